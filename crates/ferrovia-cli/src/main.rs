@@ -1,0 +1,2 @@
+//! `ferrovia`: the command line.
+fn main() {}

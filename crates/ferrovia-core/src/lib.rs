@@ -1,0 +1,18 @@
+//! The domain of Ferrovia: pure data and pure decisions.
+//!
+//! Deliberately absent: input and output, the clock, tokio, randomness. What depends on time takes `now` as an
+//! argument; what needs an identifier takes it from its caller. So every decision the platform makes can be
+//! tested without starting anything.
+
+pub mod error;
+pub mod host;
+pub mod id;
+pub mod intent;
+pub mod name;
+pub mod network;
+pub mod observation;
+pub mod outcome;
+pub mod secret;
+pub mod settings;
+pub mod table;
+pub mod workload;

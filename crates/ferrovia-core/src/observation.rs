@@ -1,0 +1,72 @@
+//! What `node` sees of a replica, and what it tells control and edge.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{DeploymentId, InstanceId, ReplicaId};
+use crate::workload::Exit;
+
+/// What is known of one replica, with the time it was seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observation {
+    /// The replica.
+    pub replica_id: ReplicaId,
+    /// Its deployment.
+    pub deployment_id: DeploymentId,
+    /// Its instance.
+    pub instance_id: InstanceId,
+    /// The engine's id of the container.
+    pub handle: String,
+    /// Start of the run that was seen, in milliseconds since 1970; `None` before the first.
+    pub started_at_ms: Option<i64>,
+    /// What the probes say.
+    pub health: Health,
+    /// How its last run ended, if one did.
+    pub last_exit: Option<Exit>,
+    /// Runs that ended since it was last healthy for a minute.
+    pub crashes: u32,
+    /// Ports on which something listens inside, when it does not answer where it should: `127.0.0.1:3000`.
+    pub listens_on: Vec<String>,
+    /// What `GET /` answered once, beside a TCP probe.
+    pub root_status: Option<u16>,
+    /// When this was seen, in milliseconds since 1970.
+    pub seen_at_ms: i64,
+}
+
+/// What the probes say of a replica.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "health", rename_all = "snake_case")]
+pub enum Health {
+    /// It does not run.
+    Down,
+    /// It runs and has not yet answered.
+    Starting {
+        /// What the last probe met: `connection refused`, `GET /health answered 500`.
+        last: Option<String>,
+    },
+    /// It answers.
+    Healthy {
+        /// Since when, in milliseconds since 1970.
+        since_ms: i64,
+    },
+    /// It answered once and does not any more.
+    Unhealthy {
+        /// What the last probe met.
+        why: String,
+    },
+}
+
+impl Health {
+    /// Whether requests may be sent to it.
+    pub const fn is_healthy(&self) -> bool {
+        matches!(self, Self::Healthy { .. })
+    }
+}
+
+/// Requests or connections open towards one replica, as an edge or a node counts them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InFlight {
+    /// The replica.
+    pub replica_id: ReplicaId,
+    /// How many are open.
+    pub open: u32,
+}

@@ -1,0 +1,2 @@
+//! `ferroviad`: the server.
+fn main() {}

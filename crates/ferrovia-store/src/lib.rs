@@ -1,0 +1,1 @@
+//! ferrovia-store

@@ -1,0 +1,2 @@
+//! Automation of this repository: `cargo xtask ci | tidy | openapi | sqlx`.
+fn main() {}
