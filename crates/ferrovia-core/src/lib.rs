@@ -7,6 +7,7 @@
 pub mod error;
 pub mod host;
 pub mod id;
+pub mod injected;
 pub mod intent;
 pub mod name;
 pub mod network;
