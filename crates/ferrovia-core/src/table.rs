@@ -124,14 +124,30 @@ impl Audience {
 pub enum EdgeRow {
     /// Requests for a host go to an instance.
     Route(Route),
+    /// A replica that left the routes and may end what it has in hand.
+    Draining(Draining),
 }
 
 impl Row for EdgeRow {
     fn key(&self) -> String {
         match self {
             Self::Route(route) => format!("host/{}", route.host),
+            Self::Draining(draining) => format!("draining/{}", draining.replica_id),
         }
     }
+}
+
+/// A replica on its way out. The row comes with the change that takes the replica out of its routes and goes when
+/// the replica is stopped. Requests in flight go on; upgraded connections (WebSockets) are closed in good order at
+/// `until_ms`, or when the row goes, so that control stops the replica a few seconds after `until_ms` at the latest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Draining {
+    /// The replica.
+    pub replica_id: ReplicaId,
+    /// Its instance.
+    pub instance_id: InstanceId,
+    /// End of the drain, in milliseconds since 1970: by then the edge closes what never ends by itself.
+    pub until_ms: i64,
 }
 
 /// Requests for one host name.
