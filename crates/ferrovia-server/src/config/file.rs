@@ -1,0 +1,150 @@
+//! The configuration file. An unknown key is an error: a mistyped setting must not be a silent default.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use ferrovia_core::network::AddressPlan;
+use ipnet::Ipv4Net;
+use serde::Deserialize;
+
+use super::{ConfigError, EngineKind};
+
+/// The whole file.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ConfigFile {
+    /// As `--data-dir`.
+    pub data_dir: Option<PathBuf>,
+    /// As `--run-dir`.
+    pub run_dir: Option<PathBuf>,
+    /// As `--database-url`.
+    pub database_url: Option<String>,
+    /// As `--engine`.
+    pub engine: Option<EngineKind>,
+    /// As `--docker-host`.
+    pub docker_host: Option<String>,
+    /// As `--api-listen`.
+    pub api_listen: Option<SocketAddr>,
+    /// As `--registry-listen`.
+    pub registry_listen: Option<SocketAddr>,
+    /// As `--http-listen`.
+    pub http_listen: Option<SocketAddr>,
+    /// As `--apps-domain`.
+    pub apps_domain: Option<String>,
+    /// The private network.
+    pub network: NetworkFile,
+    /// Builds.
+    pub build: BuildFile,
+    /// Public traffic.
+    pub edge: EdgeFile,
+    /// Registries that images come from, by host name: `[registries."docker.io"]`.
+    pub registries: BTreeMap<String, RegistryFile>,
+}
+
+/// `[network]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NetworkFile {
+    /// The address ranges of the private network.
+    pub addresses: Option<AddressPlan>,
+    /// Private ranges outside that applications may reach; closed otherwise.
+    pub open_to_applications: Vec<Ipv4Net>,
+    /// Private ranges outside that builds may reach; closed otherwise.
+    pub open_to_builds: Vec<Ipv4Net>,
+}
+
+/// `[build]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BuildFile {
+    /// Builds that run at the same time.
+    pub slots: u32,
+    /// Memory of all builds together, in bytes; none: half of the host's.
+    pub memory_bytes: Option<u64>,
+    /// Processor time of all builds together, in thousandths of a core; none: all but half a core.
+    pub cpu_millis: Option<u32>,
+    /// Processes and threads of all builds together.
+    pub pids: u32,
+    /// Longest build, in seconds.
+    pub timeout_s: u32,
+    /// Room for caches, in bytes.
+    pub cache_bytes: u64,
+    /// A certificate authority that builds trust as well: a PEM file, handed in as a secret, never part of an image.
+    pub extra_ca_file: Option<PathBuf>,
+    /// Directory with `buildkitd` and `buildctl`, looked at before `PATH`.
+    pub buildkit_dir: Option<PathBuf>,
+}
+
+impl Default for BuildFile {
+    fn default() -> Self {
+        Self {
+            slots: 1,
+            memory_bytes: None,
+            cpu_millis: None,
+            pids: 4096,
+            timeout_s: 1800,
+            cache_bytes: 10 * 1024 * 1024 * 1024,
+            extra_ca_file: None,
+            buildkit_dir: None,
+        }
+    }
+}
+
+/// `[edge]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EdgeFile {
+    /// Threads that serve; none: one per core.
+    pub workers: Option<usize>,
+    /// The user that the edge runs as; none: `ferrovia` if there is one, else `nobody`.
+    pub user: Option<String>,
+}
+
+/// `[registries."HOST"]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RegistryFile {
+    /// Asked first, in order: `https://mirror.example.com`.
+    pub mirrors: Vec<String>,
+    /// User name for pulling.
+    pub user: Option<String>,
+    /// File with the password, readable by root only.
+    pub password_file: Option<PathBuf>,
+    /// Whether plain HTTP is meant.
+    pub plain_http: bool,
+}
+
+/// Largest configuration file, in bytes.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
+
+impl ConfigFile {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the file, and the line where the file itself is wrong.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let read = |why: String| ConfigError::Read { path: path.to_owned(), why };
+        let size = std::fs::metadata(path).map_err(|error| read(error.to_string()))?.len();
+        if size > MAX_FILE_BYTES {
+            return Err(read(format!("it has {size} bytes, more than {MAX_FILE_BYTES}")));
+        }
+        let text = std::fs::read_to_string(path).map_err(|error| read(error.to_string()))?;
+        toml::from_str(&text)
+            .map_err(|error| ConfigError::Parse { path: path.to_owned(), why: error.to_string() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_is_an_error_that_names_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f.toml");
+        std::fs::write(&path, "[build]\nslotz = 3\n").unwrap();
+        let error = ConfigFile::read(&path).unwrap_err().to_string();
+        assert!(error.contains("slotz"), "{error}");
+    }
+}

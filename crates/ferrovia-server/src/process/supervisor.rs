@@ -1,0 +1,175 @@
+//! Keeping one process alive: adopt it if it fits, else replace it, start it again when it ends.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::lock::{self, Living};
+use super::spawn::spawn;
+use super::watch::Watched;
+use super::{Unit, build_id};
+use crate::config::Config;
+
+/// How long a started process may take until it holds its lock, in milliseconds.
+const START_DEADLINE_MS: u64 = 20_000;
+/// How long a process may take to end before it is killed, in milliseconds.
+const END_GRACE_MS: u64 = 10_000;
+/// First wait before a process that ended is started again, in milliseconds; doubled up to the cap.
+const FIRST_RESTART_MS: u64 = 100;
+/// Longest wait before a process that ended is started again, in milliseconds.
+const MAX_RESTART_MS: u64 = 5_000;
+/// A process that lived this long starts the waits anew, in milliseconds.
+const STEADY_AFTER_MS: u64 = 30_000;
+/// How often a starting process' lock is looked at, in milliseconds.
+const LOCK_POLL_MS: u64 = 10;
+
+/// What a unit does at the moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Status {
+    /// It is being started.
+    Starting,
+    /// It lives.
+    Living {
+        /// Its process id.
+        pid: u32,
+        /// Whether it lived before this `serve` started.
+        adopted: bool,
+    },
+    /// It ended and will be started again; the sentence says what is known.
+    Down(String),
+}
+
+/// What to do with a process that lives already when supervision begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtStart {
+    /// Adopt it when build and configuration fit, else replace it.
+    Adopt,
+    /// End it and start it anew.
+    Renew,
+}
+
+/// Supervises one unit until `stop` becomes true; then returns without touching the process.
+pub async fn supervise(
+    unit: Unit,
+    config: Arc<Config>,
+    user: Option<(u32, u32)>,
+    at_start: AtStart,
+    status: watch::Sender<Status>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut wait = Duration::from_millis(FIRST_RESTART_MS);
+    let mut first = true;
+    loop {
+        let renew = first && at_start == AtStart::Renew;
+        first = false;
+        let began = Instant::now();
+        let outcome = tokio::select! {
+            outcome = live(unit, &config, user, renew, &status) => outcome,
+            () = stopped(&mut stop) => return,
+        };
+        if began.elapsed() > Duration::from_millis(STEADY_AFTER_MS) {
+            wait = Duration::from_millis(FIRST_RESTART_MS);
+        }
+        let why = match outcome {
+            Ok(()) => format!("`{unit}` ended; it is started again in {} ms", wait.as_millis()),
+            Err(error) => format!("`{unit}` could not be started: {error}; tried again in {} ms", wait.as_millis()),
+        };
+        tracing::warn!("{why}");
+        status.send_replace(Status::Down(why));
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = stopped(&mut stop) => return,
+        }
+        wait = (wait * 2).min(Duration::from_millis(MAX_RESTART_MS));
+    }
+}
+
+/// Ends a unit that lives, by SIGTERM and after the grace by SIGKILL.
+///
+/// # Errors
+/// When the kernel or the file system refuses.
+pub async fn end(unit: Unit, config: &Config) -> io::Result<bool> {
+    match lock::find_living(&config.paths.run, unit.as_str())? {
+        Some(living) => {
+            Watched::new(living.pidfd)?.end(Duration::from_millis(END_GRACE_MS)).await?;
+            Ok(true)
+        }
+        None => Ok(false),
+    }
+}
+
+/// One life of the process: until it ends.
+async fn live(
+    unit: Unit,
+    config: &Config,
+    user: Option<(u32, u32)>,
+    renew: bool,
+    status: &watch::Sender<Status>,
+) -> io::Result<()> {
+    if let Some(living) = lock::find_living(&config.paths.run, unit.as_str())? {
+        if !renew && fits(&living, config)? {
+            let pid = living.holder.pid;
+            tracing::info!("`{unit}` lives (process {pid}) and is adopted");
+            let watched = Watched::new(living.pidfd)?;
+            status.send_replace(Status::Living { pid, adopted: true });
+            watched.ended().await;
+            return Ok(());
+        }
+        tracing::info!("`{unit}` (process {}) is replaced", living.holder.pid);
+        Watched::new(living.pidfd)?.end(Duration::from_millis(END_GRACE_MS)).await?;
+    }
+    status.send_replace(Status::Starting);
+    let mut child = spawn(unit, config, user)?;
+    let (watched, pid) = match started(unit, config, &mut child).await {
+        Ok(started) => started,
+        Err(error) => {
+            // Whatever it is, it must not come up later beside its successor.
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(error);
+        }
+    };
+    status.send_replace(Status::Living { pid, adopted: false });
+    watched.ended().await;
+    child.wait().map(|_| ())
+}
+
+/// Waits until the child holds its lock.
+async fn started(
+    unit: Unit,
+    config: &Config,
+    child: &mut std::process::Child,
+) -> io::Result<(Watched, u32)> {
+    let deadline = Instant::now() + Duration::from_millis(START_DEADLINE_MS);
+    loop {
+        if let Some(exit) = child.try_wait()? {
+            return Err(io::Error::other(format!(
+                "it ended at once ({exit}); its log is `{}`",
+                super::spawn::log_path(config, unit).display()
+            )));
+        }
+        if let Some(living) = lock::find_living(&config.paths.run, unit.as_str())?
+            && living.holder.pid == child.id()
+        {
+            return Ok((Watched::new(living.pidfd)?, child.id()));
+        }
+        if Instant::now() > deadline {
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("it did not come up in {START_DEADLINE_MS} ms"),
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(LOCK_POLL_MS)).await;
+    }
+}
+
+fn fits(living: &Living, config: &Config) -> io::Result<bool> {
+    Ok(living.holder.build_id == build_id::build_id()? && living.holder.config_hash == config.hash())
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // A sender that is gone means that nobody can ask any more: the same as being asked.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
