@@ -28,6 +28,27 @@ pub struct GitSource {
     pub message: Option<String>,
 }
 
+/// Longest text of a [`GitSource`] that is kept, in bytes; longer ones are cut.
+pub const MAX_GIT_TEXT_BYTES: usize = 4096;
+
+impl GitSource {
+    /// The same without what no database and no process environment can hold: NULs, and what is too long.
+    #[must_use]
+    pub fn cleaned(self) -> Self {
+        let clean = |text: Option<String>| {
+            let mut text = text?.replace('\0', "");
+            text.truncate(text.floor_char_boundary(MAX_GIT_TEXT_BYTES));
+            (!text.is_empty()).then_some(text)
+        };
+        Self {
+            commit_sha: clean(self.commit_sha),
+            branch: clean(self.branch),
+            author: clean(self.author),
+            message: clean(self.message),
+        }
+    }
+}
+
 /// Where the instance is reached from outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicAddress {
@@ -134,6 +155,18 @@ mod tests {
                 .iter()
                 .any(|name| name.contains("PUBLIC") || name.contains("GIT"))
         );
+    }
+
+    #[test]
+    fn long_texts_are_cut_at_a_character() {
+        let source = GitSource {
+            message: Some("\u{fc}".repeat(5_000)),
+            author: Some("\0".into()),
+            ..GitSource::default()
+        };
+        let cleaned = source.cleaned();
+        assert_eq!(cleaned.message.unwrap().len(), MAX_GIT_TEXT_BYTES);
+        assert_eq!(cleaned.author, None);
     }
 
     #[test]
