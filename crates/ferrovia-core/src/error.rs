@@ -41,6 +41,9 @@ pub struct Report {
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// The last lines that the application or the build wrote, where they help.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<String>,
 }
 
 impl Report {
@@ -50,6 +53,7 @@ impl Report {
             code: code.into(),
             message: message.into(),
             hint: None,
+            log: Vec::new(),
         }
     }
 
@@ -57,6 +61,13 @@ impl Report {
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// The same report with the last lines of a log.
+    #[must_use]
+    pub fn with_log(mut self, log: Vec<String>) -> Self {
+        self.log = log;
         self
     }
 }

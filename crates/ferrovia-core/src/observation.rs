@@ -28,6 +28,9 @@ pub struct Observation {
     pub listens_on: Vec<String>,
     /// What `GET /` answered once, beside a TCP probe.
     pub root_status: Option<u16>,
+    /// Whether its log was read to the end after its last run ended: only then is the container removed.
+    #[serde(default)]
+    pub log_drained: bool,
     /// When this was seen, in milliseconds since 1970.
     pub seen_at_ms: i64,
 }
