@@ -4,6 +4,7 @@
 //! argument; what needs an identifier takes it from its caller. So every decision the platform makes can be
 //! tested without starting anything.
 
+pub mod bases;
 pub mod error;
 pub mod host;
 pub mod id;
@@ -18,5 +19,7 @@ pub mod secret;
 pub mod settings;
 pub mod settings_rules;
 pub mod table;
+pub mod tree;
 pub mod variable;
+pub mod versions;
 pub mod workload;
