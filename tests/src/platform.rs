@@ -1,0 +1,269 @@
+//! A whole platform for a test: its own data, run directory, ports and address ranges; the machine's Docker Engine.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::http;
+use crate::wait::wait_for;
+use crate::{Failure, app};
+
+/// How long a platform may take to become ready, in seconds.
+const READY_S: u64 = 60;
+
+/// Which engine the platform runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// The machine's Docker Engine.
+    Docker,
+    /// The fake engine.
+    Fake,
+}
+
+/// A running platform; stopped and taken away when dropped.
+#[derive(Debug)]
+pub struct Platform {
+    dir: TempDir,
+    serve: Option<Child>,
+    arguments: Vec<String>,
+    /// Where the edge listens.
+    pub http: SocketAddr,
+    /// Where the API listens.
+    pub api: SocketAddr,
+    /// Where the registry listens.
+    pub registry: SocketAddr,
+    /// An API token of scope `owner`.
+    pub token: String,
+}
+
+impl Platform {
+    /// Starts a platform with an empty data directory and waits until it is ready.
+    ///
+    /// # Errors
+    /// When a binary is missing or the platform does not become ready.
+    pub async fn start(engine: Engine) -> Result<Self, Failure> {
+        let dir = tempfile::Builder::new().prefix("fv").rand_bytes(4).tempdir_in("/var/tmp")?;
+        // Other users' processes (PostgreSQL, the edge) must come through.
+        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711))?;
+        let config = dir.path().join("ferroviad.toml");
+        std::fs::write(
+            &config,
+            "[network.addresses]\nmembers = \"10.250.0.0/16\"\nservices = \"10.251.0.0/16\"\nbuilds = \"10.252.0.0/24\"\ninterface_prefix = \"ft\"\n",
+        )?;
+        let [http, api, registry] = [free_port()?, free_port()?, free_port()?];
+        let mut arguments = vec![
+            format!("--data-dir={}", dir.path().join("data").display()),
+            format!("--run-dir={}", dir.path().join("run").display()),
+            format!("--config={}", config.display()),
+            format!("--http-listen={http}"),
+            format!("--api-listen={api}"),
+            format!("--registry-listen={registry}"),
+            format!("--engine={}", if engine == Engine::Docker { "docker" } else { "fake" }),
+        ];
+        if let Ok(file) = std::env::var("FERROVIA_TEST_EXTRA_CA_FILE") {
+            arguments.push(format!("--build-extra-ca-file={file}"));
+        }
+        if let Ok(buildkit) = std::env::var("FERROVIA_TEST_BUILDKIT_DIR") {
+            arguments.push(format!("--buildkit-dir={buildkit}"));
+        }
+        let mut platform =
+            Self { dir, serve: None, arguments, http, api, registry, token: String::new() };
+        platform.serve().await?;
+        platform.token = platform.daemon(&["token", "create", "--name", "tests"])?.trim().to_owned();
+        Ok(platform)
+    }
+
+    /// Starts `ferroviad serve` (again) and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub async fn serve(&mut self) -> Result<(), Failure> {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("serve.log"))?;
+        let serve = Command::new(binary("ferroviad")?)
+            .arg("serve")
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
+        self.serve = Some(serve);
+        let api = self.api;
+        let ready = wait_for("the platform's readiness", Duration::from_secs(READY_S), || async move {
+            match http::get(api, "localhost", "/readyz").await {
+                Ok(answer) if answer.status == 200 => Ok(()),
+                Ok(answer) => Err(answer.body),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+        .await;
+        ready.map_err(|error| format!("{error}\n{}", self.logs()).into())
+    }
+
+    /// The run directory.
+    pub fn run_dir(&self) -> PathBuf {
+        self.dir.path().join("run")
+    }
+
+    /// The data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// The process id of `serve`.
+    pub fn serve_pid(&self) -> Option<u32> {
+        self.serve.as_ref().map(Child::id)
+    }
+
+    /// The process id of `control`, `edge` or `node`, from its lock.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn pid_of(&self, unit: &str) -> Result<u32, Failure> {
+        let text = std::fs::read_to_string(self.run_dir().join(format!("{unit}.lock")))?;
+        let holder: Value = serde_json::from_str(&text)?;
+        Ok(u32::try_from(holder["pid"].as_u64().ok_or("no pid")?)?)
+    }
+
+    /// The process id of the private PostgreSQL.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn postgres_pid(&self) -> Result<u32, Failure> {
+        let text = std::fs::read_to_string(self.data_dir().join("postgres/data/postmaster.pid"))?;
+        Ok(text.lines().next().ok_or("empty")?.trim().parse()?)
+    }
+
+    /// Runs `ferroviad` with this platform's flags; its standard output.
+    ///
+    /// # Errors
+    /// When it exits with a failure.
+    pub fn daemon(&self, arguments: &[&str]) -> Result<String, Failure> {
+        let output = Command::new(binary("ferroviad")?).args(arguments).args(&self.arguments).output()?;
+        if !output.status.success() {
+            return Err(format!("ferroviad {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr)).into());
+        }
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// Runs `ferrovia` against this platform.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn run(&self, dir: &Path, arguments: &[&str]) -> Result<Output, Failure> {
+        Ok(Command::new(binary("ferrovia")?)
+            .args(arguments)
+            .current_dir(dir)
+            .env("HOME", self.dir.path())
+            .env_remove("XDG_CONFIG_HOME")
+            .env("FERROVIA_URL", format!("http://{}", self.api))
+            .env("FERROVIA_TOKEN", &self.token)
+            .stdin(Stdio::null())
+            .output()?)
+    }
+
+    /// Runs `ferrovia … --json` and gives its last line; the exit status must be 0 or 1.
+    ///
+    /// # Errors
+    /// When there is no JSON or the status is another.
+    pub fn json(&self, dir: &Path, arguments: &[&str]) -> Result<Value, Failure> {
+        let mut all = arguments.to_vec();
+        all.push("--json");
+        let output = self.run(dir, &all)?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let last = text.lines().last().unwrap_or_default();
+        let context = || format!("ferrovia {}: {last}\n{}", all.join(" "), String::from_utf8_lossy(&output.stderr));
+        if !matches!(output.status.code(), Some(0 | 1)) {
+            return Err(format!("{} {}", output.status, context()).into());
+        }
+        serde_json::from_str(last).map_err(|error| format!("{error}: {}", context()).into())
+    }
+
+    /// `ferrovia up` of an application.
+    ///
+    /// # Errors
+    /// As [`Platform::json`].
+    pub fn up(&self, app: &app::App, more: &[&str]) -> Result<Value, Failure> {
+        let mut arguments = vec!["up", "--create"];
+        arguments.extend_from_slice(more);
+        self.json(app.path(), &arguments)
+    }
+
+    /// The host name of a result's URL.
+    ///
+    /// # Errors
+    /// When there is no URL.
+    pub fn host(result: &Value) -> Result<String, Failure> {
+        let url = result["url"].as_str().ok_or_else(|| format!("no url in {result}"))?;
+        let rest = url.split_once("//").map_or(url, |(_, rest)| rest);
+        Ok(rest.split(['/', ':']).next().unwrap_or_default().to_owned())
+    }
+
+    /// The ends of the platform's own logs, for messages of failure.
+    pub fn logs(&self) -> String {
+        let mut text = String::new();
+        let data = self.data_dir();
+        for file in [
+            self.dir.path().join("serve.log"),
+            data.join("log/control.log"),
+            data.join("log/node.log"),
+            data.join("edge/edge.log"),
+        ] {
+            let log = std::fs::read_to_string(&file).unwrap_or_default();
+            let tail: Vec<_> = log.lines().rev().take(30).collect();
+            text.push_str(&format!("--- {}\n", file.display()));
+            for line in tail.into_iter().rev() {
+                text.push_str(line);
+                text.push('\n');
+            }
+        }
+        text
+    }
+
+    /// Ends everything of this platform, applications too.
+    ///
+    /// # Errors
+    /// When `ferroviad stop` fails.
+    pub fn stop(&mut self) -> Result<(), Failure> {
+        let stopped = self.daemon(&["stop"]);
+        if let Some(mut serve) = self.serve.take() {
+            let _ = serve.kill();
+            let _ = serve.wait();
+        }
+        stopped.map(|_| ())
+    }
+}
+
+impl Drop for Platform {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.logs());
+        }
+        if let Err(error) = self.stop() {
+            eprintln!("{error}");
+        }
+    }
+}
+
+/// A binary of this workspace, built beside the tests.
+///
+/// # Errors
+/// When it was not built.
+pub fn binary(name: &str) -> Result<PathBuf, Failure> {
+    let dir = match std::env::var_os("FERROVIA_TEST_BIN_DIR") {
+        Some(dir) => PathBuf::from(dir),
+        None => std::env::current_exe()?.ancestors().nth(2).map(Path::to_owned).ok_or("no target directory")?,
+    };
+    let path = dir.join(name);
+    if !path.exists() {
+        return Err(format!("{} is not built: cargo build -p ferrovia-server -p ferrovia-cli", path.display()).into());
+    }
+    Ok(path)
+}
+
+fn free_port() -> Result<SocketAddr, Failure> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
