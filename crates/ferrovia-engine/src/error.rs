@@ -3,9 +3,9 @@
 use ferrovia_core::error::Class;
 
 /// A failed call to an engine.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The engine does not answer.
+    /// The engine does not answer; nothing happened.
     #[error("the engine does not answer: {0}")]
     Unavailable(String),
     /// The call ended without an answer: it may or may not have happened.
@@ -30,6 +30,15 @@ pub enum Error {
     /// The name is taken by something that is not ours or has another specification.
     #[error("the container name `{0}` is taken by something else")]
     NameTaken(String),
+    /// The replica is not there any more, or is none of this installation's.
+    #[error("the engine has no container `{0}` of this installation")]
+    Gone(String),
+    /// What should be taken away is in use.
+    #[error("`{0}` is in use")]
+    InUse(String),
+    /// The platform's network cannot be made or is not as it should be; the sentence has the remedy.
+    #[error("{0}")]
+    Network(String),
     /// The engine answered something that was not expected.
     #[error("the engine refused `{call}`: {why}")]
     Refused {
@@ -45,11 +54,11 @@ impl Error {
     pub const fn class(&self) -> Class {
         match self {
             Self::Unavailable(_) => Class::Unavailable,
-            Self::Unknown { .. } => Class::Transient,
-            Self::Image { .. } => Class::Transient,
+            Self::Unknown { .. } | Self::Image { .. } | Self::Refused { .. } => Class::Transient,
             Self::CannotStart(_) => Class::Invalid,
-            Self::NameTaken(_) => Class::Conflict,
-            Self::Refused { .. } => Class::Transient,
+            Self::NameTaken(_) | Self::InUse(_) => Class::Conflict,
+            Self::Gone(_) => Class::NotFound,
+            Self::Network(_) => Class::Unavailable,
         }
     }
 }

@@ -4,6 +4,10 @@
 //! state unknown ([`Error::Unknown`]): the caller observes again before it acts.
 
 mod error;
+pub mod fake;
+mod naming;
+#[cfg(test)]
+mod sample;
 
 use async_trait::async_trait;
 use ferrovia_core::id::{DeploymentId, EnvironmentId, InstanceId};
@@ -12,6 +16,7 @@ use ferrovia_core::workload::{EngineRestart, ImageReference, Observed, Workload}
 use futures_util::stream::BoxStream;
 
 pub use crate::error::Error;
+pub use crate::naming::{MAX_REPLICA_NAME_BYTES, replica_name};
 
 /// An engine: applies, observes and removes workloads. Every method is safe to call again.
 #[async_trait]
@@ -32,13 +37,22 @@ pub trait Engine: Send + Sync {
     async fn images(&self, repository_prefix: &str) -> Result<Vec<ImageReference>, Error>;
 
     /// Takes an image away; one that is not there is success.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] while a replica is made of it, running or not.
     async fn remove_image(&self, image: &ImageReference) -> Result<(), Error>;
 
-    /// Makes every slot of the workload exist and run, with restart policy `no` for new ones. Slots that exist with
-    /// the same hash are left as they are, whatever they do (`start` starts them again). Nothing is removed.
+    /// Makes every slot of the workload exist and run, with restart policy `no` for new ones. A slot that exists with
+    /// the same replica id and hash is started when it never was, and left as it is otherwise, whatever it does
+    /// (`start` starts it again). Nothing is removed. The answer has one entry for each slot, in their order.
+    ///
+    /// # Errors
+    /// [`Error::NameTaken`] when a slot's name belongs to another replica; [`Error::Image`] when the engine does not
+    /// hold the image; [`Error::CannotStart`] with a sentence for people. Slots before the failed one stay.
     async fn apply(&self, workload: &Workload) -> Result<Vec<Observed>, Error>;
 
-    /// Makes the replicas exist without starting them: what can be done before an address is acknowledged.
+    /// Makes the replicas exist without starting them: what can be done before an address is acknowledged. Errors as
+    /// for `apply`.
     async fn prepare(&self, workload: &Workload) -> Result<Vec<Observed>, Error>;
 
     /// Everything with our labels in this scope, in one bulk call.
@@ -48,15 +62,24 @@ pub trait Engine: Send + Sync {
     async fn find(&self, handle: &str) -> Result<Option<Observed>, Error>;
 
     /// Starts a replica that is created or exited; a running one is success.
+    ///
+    /// # Errors
+    /// [`Error::Gone`] when it is not there; [`Error::CannotStart`] with a sentence for people.
     async fn start(&self, handle: &str) -> Result<(), Error>;
 
-    /// Sets whether the engine starts a replica again.
+    /// Sets whether the engine starts a replica again; it does not start one that is down.
+    ///
+    /// # Errors
+    /// [`Error::Gone`] when it is not there.
     async fn set_restart(&self, handle: &str, restart: EngineRestart) -> Result<(), Error>;
 
     /// SIGTERM, after `grace_ms` SIGKILL; one that does not run or is gone is success.
     async fn stop(&self, handle: &str, grace_ms: u32) -> Result<(), Error>;
 
     /// Takes a stopped replica away; one that is gone is success.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] while it runs.
     async fn remove(&self, handle: &str) -> Result<(), Error>;
 
     /// Hints that something changed: which deployment, not what. May lose some, may repeat; ends when the engine goes.
@@ -84,7 +107,7 @@ pub struct Capabilities {
 }
 
 /// Who answers at the engine's socket.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct EngineInfo {
     /// For people: `Docker 20.10.24`.
     pub name: String,
@@ -94,10 +117,12 @@ pub struct EngineInfo {
     pub live_restore: bool,
     /// Processor architecture in OCI's words: `amd64`.
     pub architecture: String,
+    /// What keeps it from running workloads as designed, in sentences with the remedy; empty when it is fit.
+    pub problems: Vec<String>,
 }
 
 /// What is known of an image that the engine holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ImageInfo {
     /// TCP ports that it exposes.
     pub exposed_ports: Vec<u16>,
@@ -119,7 +144,7 @@ pub struct RegistryLogin {
 }
 
 /// Which replicas are meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Scope {
     /// Everything of this installation.
     All,
@@ -132,14 +157,14 @@ pub enum Scope {
 }
 
 /// Something changed for this instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Hint {
     /// Which instance; look again.
     pub instance_id: InstanceId,
 }
 
 /// Figures of one replica.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Stats {
     /// CPU time used since its start, in nanoseconds.
     pub cpu_nanos: u64,

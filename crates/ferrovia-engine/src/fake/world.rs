@@ -1,0 +1,477 @@
+//! The fake engine's state: what exists, what runs, and what time alone changes. A pure state machine: no clock, no
+//! I/O, the same calls at the same times lead to the same state.
+//!
+//! It keeps to what Docker does where a caller could notice: an address is taken when a replica starts and free when
+//! it ends, the engine starts a replica again after 100 ms and then after twice as long each time, one that was
+//! stopped by hand stays down, a running one cannot be removed, an image in use neither.
+
+use std::collections::BTreeMap;
+
+use ferrovia_core::id::InstanceId;
+use ferrovia_core::settings::Resources;
+use ferrovia_core::workload::{
+    EngineRestart, Exit, ImageReference, Observed, Owner, ReplicaSlot, ReplicaStatus, Workload,
+};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::behaviour::{Behaviour, Listen};
+use super::{FakeImage, Options};
+use crate::naming::replica_name;
+use crate::{Error, ImageInfo, Scope, Stats};
+
+/// First wait before the engine starts a replica again, in milliseconds.
+const RESTART_WAIT_MS: u64 = 100;
+/// Longest wait before the engine starts a replica again, in milliseconds.
+const RESTART_WAIT_MAX_MS: u64 = 60_000;
+/// A run of this length makes the wait short again, in milliseconds.
+const RESTART_RESET_MS: i64 = 10_000;
+/// Size that every image has, in bytes.
+const IMAGE_BYTES: u64 = 20_000_000;
+/// Memory that every running replica uses, in bytes.
+const MEMORY_BYTES: u64 = 16_000_000;
+/// Exit code after SIGTERM.
+const TERMINATED: i32 = 143;
+/// Exit code after SIGKILL.
+const KILLED: i32 = 137;
+
+/// One replica.
+#[derive(Debug, Clone)]
+pub(super) struct Replica {
+    pub handle: String,
+    pub name: String,
+    pub owner: Owner,
+    pub slot: ReplicaSlot,
+    pub spec_hash: String,
+    pub image: ImageReference,
+    /// As the process sees them.
+    pub variables: Vec<(String, String)>,
+    pub behaviour: Behaviour,
+    pub resources: Resources,
+    pub restart: EngineRestart,
+    pub run: Run,
+    pub started_at_ms: Option<i64>,
+    pub engine_restarts: u32,
+    restart_wait_ms: u64,
+    stopped_by_hand: bool,
+}
+
+/// What a replica does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Run {
+    Created,
+    Running,
+    /// Ended; the engine starts it again then.
+    Waiting {
+        until_ms: i64,
+    },
+    Ended(Exit),
+}
+
+/// Everything that the engine has.
+pub(super) struct World {
+    options: Options,
+    replicas: BTreeMap<String, Replica>,
+    /// By their text.
+    images: BTreeMap<String, ImageReference>,
+    /// Whose replicas changed since they were last asked for.
+    changed: Vec<InstanceId>,
+    handles: StdRng,
+}
+
+impl World {
+    pub(super) fn new(options: Options) -> Self {
+        Self {
+            handles: StdRng::seed_from_u64(options.seed),
+            options,
+            replicas: BTreeMap::new(),
+            images: BTreeMap::new(),
+            changed: Vec::new(),
+        }
+    }
+
+    /// Lets time do what it does until `now_ms`: replicas end by themselves and are started again.
+    pub(super) fn advance(&mut self, now_ms: i64) {
+        while let Some((due_ms, handle)) = self.next_due().filter(|(due_ms, _)| *due_ms <= now_ms) {
+            let Some(replica) = self.replicas.get(&handle) else {
+                return;
+            };
+            if replica.run == Run::Running {
+                let exit = Exit {
+                    code: replica.behaviour.exit_code,
+                    out_of_memory: replica.behaviour.exit_out_of_memory,
+                    at_ms: due_ms,
+                    error: None,
+                };
+                self.end(&handle, exit);
+            } else {
+                self.run(&handle, due_ms);
+            }
+        }
+    }
+
+    /// When time next changes something, and for whom.
+    pub(super) fn next_due(&self) -> Option<(i64, String)> {
+        let due = |replica: &Replica| match replica.run {
+            Run::Running => Some(
+                replica
+                    .started_at_ms?
+                    .saturating_add_unsigned(replica.behaviour.exit_after_ms?),
+            ),
+            Run::Waiting { until_ms } => Some(until_ms),
+            Run::Created | Run::Ended(_) => None,
+        };
+        self.replicas
+            .values()
+            .filter_map(|replica| Some((due(replica)?, replica.handle.clone())))
+            .min()
+    }
+
+    /// Whose replicas changed since this was last asked.
+    pub(super) fn take_changed(&mut self) -> Vec<InstanceId> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// One replica.
+    pub(super) fn replica(&self, handle: &str) -> Option<&Replica> {
+        self.replicas.get(handle)
+    }
+
+    /// Makes one slot of a workload; one that is there with the same id and hash is success.
+    pub(super) fn create(&mut self, workload: &Workload, slot: &ReplicaSlot) -> Result<String, Error> {
+        let name = replica_name(&self.options.name_prefix, &workload.owner, slot);
+        if let Some(there) = self.replicas.values().find(|replica| replica.name == name) {
+            let same = there.slot.id == slot.id && there.spec_hash == workload.spec_hash;
+            return if same {
+                Ok(there.handle.clone())
+            } else {
+                Err(Error::NameTaken(name))
+            };
+        }
+        if !self.images.contains_key(&workload.image.to_string()) {
+            return Err(Error::Image {
+                image: workload.image.to_string(),
+                why: "the engine does not hold it".into(),
+            });
+        }
+        let mut variables = self
+            .image_entry(&workload.image)
+            .map(|image| image.variables.clone())
+            .unwrap_or_default();
+        let given = workload
+            .variables
+            .iter()
+            .map(|(key, value)| (key.clone(), value.expose().to_owned()));
+        variables.extend(given);
+        variables.push(("FERROVIA_REPLICA_ID".into(), name.clone()));
+        let handle: String = (0..4)
+            .map(|_| format!("{:016x}", self.handles.random::<u64>()))
+            .collect();
+        let replica = Replica {
+            handle: handle.clone(),
+            name,
+            owner: workload.owner.clone(),
+            slot: slot.clone(),
+            spec_hash: workload.spec_hash.clone(),
+            image: workload.image.clone(),
+            behaviour: Behaviour::from_variables(
+                variables
+                    .iter()
+                    .map(|(key, value)| (key.as_str(), value.as_str())),
+            ),
+            variables,
+            resources: workload.resources.clone(),
+            restart: EngineRestart::No,
+            run: Run::Created,
+            started_at_ms: None,
+            engine_restarts: 0,
+            restart_wait_ms: RESTART_WAIT_MS,
+            stopped_by_hand: false,
+        };
+        self.changed.push(replica.owner.instance_id);
+        self.replicas.insert(handle.clone(), replica);
+        Ok(handle)
+    }
+
+    /// Starts a replica; a running one is success.
+    pub(super) fn start(&mut self, handle: &str, now_ms: i64) -> Result<(), Error> {
+        let replica = self
+            .replicas
+            .get_mut(handle)
+            .ok_or_else(|| Error::Gone(handle.to_owned()))?;
+        if replica.run == Run::Running {
+            return Ok(());
+        }
+        if let Some(why) = replica.behaviour.cannot_start.clone() {
+            replica.run = Run::Ended(Exit {
+                code: 127,
+                out_of_memory: false,
+                at_ms: now_ms,
+                error: Some(why.clone()),
+            });
+            self.changed.push(replica.owner.instance_id);
+            return Err(Error::CannotStart(why));
+        }
+        let address = replica.slot.address;
+        let taken = |other: &Replica| {
+            other.handle != handle && other.run == Run::Running && other.slot.address == address
+        };
+        if address.is_some() && self.replicas.values().any(taken) {
+            return Err(Error::Refused {
+                call: "start",
+                why: "Address already in use".into(),
+            });
+        }
+        if let Some(replica) = self.replicas.get_mut(handle) {
+            replica.stopped_by_hand = false;
+            replica.restart_wait_ms = RESTART_WAIT_MS;
+        }
+        self.run(handle, now_ms);
+        Ok(())
+    }
+
+    /// Ends a replica by hand; one that does not run or is gone is success.
+    pub(super) fn stop(&mut self, handle: &str, grace_ms: u32, now_ms: i64) {
+        let Some(replica) = self.replicas.get_mut(handle) else {
+            return;
+        };
+        replica.stopped_by_hand = true;
+        let killed = replica.behaviour.stop_delay_ms > u64::from(grace_ms);
+        match replica.run {
+            Run::Running | Run::Waiting { .. } => {
+                let code = if killed { KILLED } else { TERMINATED };
+                self.end(
+                    handle,
+                    Exit {
+                        code,
+                        out_of_memory: false,
+                        at_ms: now_ms,
+                        error: None,
+                    },
+                );
+            }
+            Run::Created | Run::Ended(_) => {}
+        }
+    }
+
+    /// Ends a replica's process as if it had crashed; the engine then does what its restart policy says.
+    pub(super) fn crash(&mut self, handle: &str, code: i32, out_of_memory: bool, now_ms: i64) {
+        if self
+            .replicas
+            .get(handle)
+            .is_some_and(|replica| replica.run == Run::Running)
+        {
+            self.end(
+                handle,
+                Exit {
+                    code,
+                    out_of_memory,
+                    at_ms: now_ms,
+                    error: None,
+                },
+            );
+        }
+    }
+
+    /// Ends everything, then starts what the restart policies say: a reboot of the host.
+    pub(super) fn reboot(&mut self, now_ms: i64) {
+        let handles: Vec<String> = self.replicas.keys().cloned().collect();
+        for handle in &handles {
+            let Some(replica) = self.replicas.get_mut(handle) else {
+                continue;
+            };
+            if !matches!(replica.run, Run::Running | Run::Waiting { .. }) {
+                continue;
+            }
+            replica.run = Run::Ended(Exit {
+                code: KILLED,
+                out_of_memory: false,
+                at_ms: now_ms,
+                error: None,
+            });
+            self.changed.push(replica.owner.instance_id);
+            if replica.restart == EngineRestart::UnlessStopped && !replica.stopped_by_hand {
+                self.run(handle, now_ms);
+            }
+        }
+    }
+
+    /// Takes a replica away that does not run; one that is gone is success.
+    pub(super) fn remove(&mut self, handle: &str) -> Result<(), Error> {
+        let Some(replica) = self.replicas.get(handle) else {
+            return Ok(());
+        };
+        if matches!(replica.run, Run::Running | Run::Waiting { .. }) {
+            return Err(Error::InUse(replica.name.clone()));
+        }
+        self.changed.push(replica.owner.instance_id);
+        self.replicas.remove(handle);
+        Ok(())
+    }
+
+    /// Sets whether the engine starts a replica again.
+    pub(super) fn set_restart(&mut self, handle: &str, restart: EngineRestart) -> Result<(), Error> {
+        let replica = self
+            .replicas
+            .get_mut(handle)
+            .ok_or_else(|| Error::Gone(handle.to_owned()))?;
+        replica.restart = restart;
+        Ok(())
+    }
+
+    /// What is in a scope, by name.
+    pub(super) fn observe(&self, scope: Scope) -> Vec<Observed> {
+        let within = |replica: &&Replica| match scope {
+            Scope::All => true,
+            Scope::Environment(id) => replica.owner.environment_id == id,
+            Scope::Instance(id) => replica.owner.instance_id == id,
+            Scope::Deployment(id) => replica.owner.deployment_id == id,
+        };
+        let mut found: Vec<Observed> = self
+            .replicas
+            .values()
+            .filter(within)
+            .map(Replica::observed)
+            .collect();
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        found
+    }
+
+    /// What is known of an image that was fetched.
+    pub(super) fn find_image(&self, image: &ImageReference) -> Option<ImageInfo> {
+        self.images.contains_key(&image.to_string()).then(|| ImageInfo {
+            exposed_ports: self
+                .image_entry(image)
+                .map(|entry| entry.exposed_ports.clone())
+                .unwrap_or_default(),
+            command: vec!["/fake".into()],
+            user: String::new(),
+            size_bytes: IMAGE_BYTES,
+        })
+    }
+
+    /// Fetches an image.
+    pub(super) fn ensure_image(&mut self, image: &ImageReference) -> Result<(), Error> {
+        if let Some(why) = self.image_entry(image).and_then(|entry| entry.missing.clone()) {
+            return Err(Error::Image {
+                image: image.to_string(),
+                why,
+            });
+        }
+        self.images.insert(image.to_string(), image.clone());
+        Ok(())
+    }
+
+    /// The images that were fetched, by prefix of their repository.
+    pub(super) fn images(&self, prefix: &str) -> Vec<ImageReference> {
+        self.images
+            .values()
+            .filter(|image| image.repository.starts_with(prefix))
+            .cloned()
+            .collect()
+    }
+
+    /// Takes an image away that no replica is made of.
+    pub(super) fn remove_image(&mut self, image: &ImageReference) -> Result<(), Error> {
+        if self.replicas.values().any(|replica| replica.image == *image) {
+            return Err(Error::InUse(image.to_string()));
+        }
+        self.images.remove(&image.to_string());
+        Ok(())
+    }
+
+    /// Figures of a running replica.
+    pub(super) fn stats(&self, handle: &str, now_ms: i64) -> Option<Stats> {
+        let replica = self
+            .replicas
+            .get(handle)
+            .filter(|replica| replica.run == Run::Running)?;
+        let ran_ms = u64::try_from(now_ms - replica.started_at_ms?).unwrap_or(0);
+        Some(Stats {
+            cpu_nanos: ran_ms * 10_000,
+            memory_bytes: MEMORY_BYTES.min(replica.resources.memory_bytes),
+            memory_limit_bytes: replica.resources.memory_bytes,
+            received_bytes: 0,
+            sent_bytes: 0,
+            pids: 1,
+        })
+    }
+
+    /// What a request for a path is answered with now; `None` when nothing listens where others reach it.
+    pub(super) fn answer(&self, handle: &str, path: &str, now_ms: i64) -> Option<u16> {
+        let replica = self
+            .replicas
+            .get(handle)
+            .filter(|replica| replica.run == Run::Running)?;
+        let ready_ms = replica
+            .started_at_ms?
+            .saturating_add_unsigned(replica.behaviour.start_delay_ms);
+        let listens = matches!(replica.behaviour.listen, Listen::Port(_)) && now_ms >= ready_ms;
+        listens.then(|| replica.behaviour.status_of(path))
+    }
+
+    fn image_entry(&self, image: &ImageReference) -> Option<&FakeImage> {
+        self.options.images.iter().find(|entry| {
+            let end = image.repository.strip_suffix(entry.repository.as_str());
+            end.is_some_and(|head| head.is_empty() || head.ends_with('/'))
+        })
+    }
+
+    fn run(&mut self, handle: &str, now_ms: i64) {
+        let Some(replica) = self.replicas.get_mut(handle) else {
+            return;
+        };
+        if matches!(replica.run, Run::Waiting { .. }) {
+            replica.engine_restarts += 1;
+        }
+        replica.run = Run::Running;
+        replica.started_at_ms = Some(now_ms);
+        self.changed.push(replica.owner.instance_id);
+    }
+
+    fn end(&mut self, handle: &str, exit: Exit) {
+        let Some(replica) = self.replicas.get_mut(handle) else {
+            return;
+        };
+        self.changed.push(replica.owner.instance_id);
+        if replica.stopped_by_hand || replica.restart == EngineRestart::No {
+            replica.run = Run::Ended(exit);
+            return;
+        }
+        if replica
+            .started_at_ms
+            .is_some_and(|started| exit.at_ms - started >= RESTART_RESET_MS)
+        {
+            replica.restart_wait_ms = RESTART_WAIT_MS;
+        }
+        replica.run = Run::Waiting {
+            until_ms: exit.at_ms.saturating_add_unsigned(replica.restart_wait_ms),
+        };
+        replica.restart_wait_ms = (replica.restart_wait_ms * 2).min(RESTART_WAIT_MAX_MS);
+    }
+}
+
+impl Replica {
+    pub(super) fn observed(&self) -> Observed {
+        Observed {
+            handle: self.handle.clone(),
+            name: self.name.clone(),
+            replica_id: self.slot.id,
+            deployment_id: self.owner.deployment_id,
+            instance_id: self.owner.instance_id,
+            environment_id: self.owner.environment_id,
+            ordinal: self.slot.ordinal,
+            spec_hash: self.spec_hash.clone(),
+            status: match &self.run {
+                Run::Created => ReplicaStatus::Created,
+                Run::Running => ReplicaStatus::Running,
+                Run::Waiting { .. } => ReplicaStatus::Restarting,
+                Run::Ended(exit) => ReplicaStatus::Exited(exit.clone()),
+            },
+            address: self.slot.address,
+            started_at_ms: self.started_at_ms,
+            engine_restarts: self.engine_restarts,
+            restart: self.restart,
+        }
+    }
+}
