@@ -4,7 +4,7 @@
 -- Expand-only: later migrations add; nothing is renamed or dropped while a release that uses it may run.
 
 CREATE TABLE installation (
-    only        boolean PRIMARY KEY DEFAULT true CHECK (only),
+    single      boolean PRIMARY KEY DEFAULT true CHECK (single),
     id          uuid NOT NULL,
     created_ms  bigint NOT NULL
 );
@@ -238,7 +238,7 @@ CREATE INDEX replica_by_instance ON replica (instance_id);
 -- The head of the tables of edge and node: one writer, serialised by this row's lock, so that the order of revisions
 -- is the order of commits.
 CREATE TABLE table_head (
-    only     boolean PRIMARY KEY DEFAULT true CHECK (only),
+    single   boolean PRIMARY KEY DEFAULT true CHECK (single),
     epoch    bigint NOT NULL,
     revision bigint NOT NULL
 );

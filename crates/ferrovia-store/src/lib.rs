@@ -1,1 +1,23 @@
-//! ferrovia-store
+//! PostgreSQL, the only source of truth: connections, transactions, migrations, the queries of every object, the work
+//! queue and the envelopes of secrets.
+//!
+//! It is the only crate that speaks SQL. There is one module per object; a function that only reads takes a
+//! [`Conn`], one that writes takes a [`Tx`], so that nothing is ever written outside [`Db::tx`].
+//!
+//! Deliberately absent: decisions. What should happen is decided in `ferrovia-core` and `ferrovia-control`; here is
+//! only how it is kept.
+
+pub mod admin;
+mod clock;
+mod db;
+mod error;
+#[cfg(feature = "faults")]
+pub mod fault;
+mod migrate;
+mod tx;
+
+pub use clock::Clock;
+pub use db::{Conn, Db, Options, PooledConn};
+pub use error::Error;
+pub use futures_util::future::BoxFuture;
+pub use tx::Tx;
