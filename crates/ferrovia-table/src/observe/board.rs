@@ -1,0 +1,143 @@
+//! What `node` knows, with a number for every change, so that each subscriber can be sent what it lacks.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ferrovia_core::id::ReplicaId;
+use ferrovia_core::observation::Observation;
+use tokio::sync::watch;
+
+/// Replicas that are gone and still remembered, so that subscribers hear of it; one that lags further is sent all.
+const MAX_GONE: usize = 1_024;
+
+/// The observations of all replicas. Clones are the same board.
+#[derive(Debug, Clone, Default)]
+pub struct Board {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    newest: watch::Sender<u64>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            state: Mutex::default(),
+            newest: watch::channel(0).0,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    number: u64,
+    seen: HashMap<ReplicaId, (u64, Observation)>,
+    gone: BTreeMap<u64, ReplicaId>,
+    /// Subscribers that know less than this are sent everything.
+    forgotten: u64,
+}
+
+/// What a subscriber lacks.
+pub(super) struct News {
+    pub(super) all: bool,
+    pub(super) seen: Vec<Observation>,
+    pub(super) gone: Vec<ReplicaId>,
+    pub(super) number: u64,
+}
+
+impl Board {
+    /// Notes what was seen of a replica. The time it was seen alone is no news.
+    pub fn set(&self, observation: Observation) {
+        let mut state = self.lock();
+        let same = state.seen.get(&observation.replica_id).is_some_and(|(_, known)| {
+            *known
+                == Observation {
+                    seen_at_ms: known.seen_at_ms,
+                    ..observation.clone()
+                }
+        });
+        let number = state.number + u64::from(!same);
+        state.number = number;
+        let entry = state
+            .seen
+            .entry(observation.replica_id)
+            .or_insert_with(|| (number, observation.clone()));
+        *entry = (if same { entry.0 } else { number }, observation);
+        drop(state);
+        if !same {
+            self.shared.newest.send_replace(number);
+        }
+    }
+
+    /// Notes that a replica is no more.
+    pub fn remove(&self, replica: ReplicaId) {
+        let mut state = self.lock();
+        if state.seen.remove(&replica).is_none() {
+            return;
+        }
+        state.number += 1;
+        let number = state.number;
+        state.gone.insert(number, replica);
+        while state.gone.len() > MAX_GONE {
+            if let Some((forgotten, _)) = state.gone.pop_first() {
+                state.forgotten = forgotten;
+            }
+        }
+        drop(state);
+        self.shared.newest.send_replace(number);
+    }
+
+    /// What is known of a replica.
+    pub fn find(&self, replica: ReplicaId) -> Option<Observation> {
+        self.lock()
+            .seen
+            .get(&replica)
+            .map(|(_, observation)| observation.clone())
+    }
+
+    /// Everything that is known.
+    pub fn all(&self) -> Vec<Observation> {
+        self.lock()
+            .seen
+            .values()
+            .map(|(_, observation)| observation.clone())
+            .collect()
+    }
+
+    pub(super) fn follow(&self) -> watch::Receiver<u64> {
+        self.shared.newest.subscribe()
+    }
+
+    /// What happened after `since`; everything for `None`.
+    pub(super) fn news(&self, since: Option<u64>) -> News {
+        let state = self.lock();
+        let since = since.filter(|&since| since >= state.forgotten);
+        let after = since.unwrap_or(0);
+        News {
+            all: since.is_none(),
+            seen: state
+                .seen
+                .values()
+                .filter(|(number, _)| since.is_none() || *number > after)
+                .map(|(_, observation)| observation.clone())
+                .collect(),
+            gone: match since {
+                Some(since) => state
+                    .gone
+                    .range(since + 1..)
+                    .map(|(_, &replica)| replica)
+                    .filter(|replica| !state.seen.contains_key(replica))
+                    .collect(),
+                None => Vec::new(),
+            },
+            number: state.number,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,104 @@
+//! `node`'s end: sends every subscriber what it lacks of a [`Board`], and hands on requests to wake.
+
+use std::time::Duration;
+
+use ferrovia_core::id::InstanceId;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::{BATCH, Board, FromNode, FromSubscriber};
+use crate::error::Error;
+use crate::link;
+use crate::socket::Peers;
+
+/// Most subscribers at once.
+const MAX_SUBSCRIBERS: usize = 64;
+/// Pause after an accept that failed, in milliseconds.
+const ACCEPT_PAUSE_MS: u64 = 100;
+
+/// Serves a board's observations.
+#[derive(Debug)]
+pub struct ObservationServer {
+    board: Board,
+    wake: mpsc::Sender<InstanceId>,
+    peers: Peers,
+}
+
+impl ObservationServer {
+    /// A server of `board`; instances that somebody waits for go to `wake`, which may say the same one often and
+    /// loses what does not fit: whoever waits asks again.
+    pub const fn new(board: Board, wake: mpsc::Sender<InstanceId>, peers: Peers) -> Self {
+        Self { board, wake, peers }
+    }
+
+    /// Serves subscribers until it is dropped; they end with it.
+    pub async fn serve(self, listener: UnixListener) {
+        let mut subscribers = JoinSet::new();
+        loop {
+            tokio::select! {
+                Some(_) = subscribers.join_next() => {}
+                accepted = listener.accept(), if subscribers.len() < MAX_SUBSCRIBERS => match accepted {
+                    Ok((stream, _)) => {
+                        let (board, wake, peers) = (self.board.clone(), self.wake.clone(), self.peers);
+                        subscribers.spawn(async move {
+                            if let Err(error) = subscriber(stream, board, wake, peers).await {
+                                tracing::debug!("a subscriber's connection ended: {}", error.chain());
+                            }
+                        });
+                    }
+                    Err(error) => {
+                        tracing::warn!("no connection was accepted on the observations' socket: {error}");
+                        sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
+                    }
+                },
+            }
+        }
+    }
+}
+
+async fn subscriber(
+    stream: UnixStream,
+    board: Board,
+    wake: mpsc::Sender<InstanceId>,
+    peers: Peers,
+) -> Result<(), Error> {
+    peers.check(&stream)?;
+    let (mut sender, mut receiver) = link::open::<FromSubscriber>(stream, &FromNode::Heartbeat)?;
+    let mut newest = board.follow();
+    let mut known = None;
+    newest.mark_changed();
+    loop {
+        tokio::select! {
+            message = receiver.next() => match message? {
+                FromSubscriber::Heartbeat => {}
+                FromSubscriber::Wake(instance) => {
+                    if wake.try_send(instance).is_err() {
+                        tracing::warn!(%instance, "a request to wake was dropped: too many wait");
+                    }
+                }
+            },
+            changed = newest.changed() => {
+                changed.map_err(|_| Error::Closed)?;
+                newest.borrow_and_update();
+                let mut news = board.news(known);
+                known = Some(news.number);
+                loop {
+                    let rest = news.seen.split_off(news.seen.len().min(BATCH));
+                    let message = FromNode::News {
+                        all: news.all,
+                        seen: std::mem::replace(&mut news.seen, rest),
+                        gone: std::mem::take(&mut news.gone),
+                        last: news.seen.is_empty(),
+                    };
+                    sender.send(&message).await?;
+                    if news.seen.is_empty() {
+                        break;
+                    }
+                }
+            },
+            () = sender.beat() => sender.beat_once().await?,
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Observations and wakes between a node and its subscribers.
+
+use ferrovia_core::id::{DeploymentId, InstanceId, ReplicaId};
+use ferrovia_core::observation::{Health, Observation};
+use ferrovia_table::observe::{Board, ObservationServer, Observer};
+use ferrovia_table::{Peers, listen};
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use crate::eventually;
+
+fn seen(number: u128, crashes: u32) -> Observation {
+    Observation {
+        replica_id: ReplicaId::from_uuid(Uuid::from_u128(number)),
+        deployment_id: DeploymentId::from_uuid(Uuid::nil()),
+        instance_id: InstanceId::from_uuid(Uuid::nil()),
+        handle: "c0ffee".to_owned(),
+        started_at_ms: Some(1),
+        health: Health::Healthy { since_ms: 2 },
+        last_exit: None,
+        crashes,
+        listens_on: Vec::new(),
+        root_status: None,
+        seen_at_ms: 3,
+    }
+}
+
+#[tokio::test]
+async fn subscribers_get_everything_then_what_changes_and_can_wake() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("node.sock");
+    let board = Board::default();
+    for n in 0..1_234 {
+        board.set(seen(n, 0));
+    }
+    let (wake, mut woken) = mpsc::channel(8);
+    let serve = |board: &Board| {
+        let server = ObservationServer::new(board.clone(), wake.clone(), Peers::same_user());
+        tokio::spawn(server.serve(listen(&socket).unwrap()))
+    };
+    let server = serve(&board);
+    let (observer, handle) = Observer::new(socket.clone(), Peers::same_user());
+    tokio::spawn(observer.run());
+    let now = handle.observations();
+    eventually("everything is there", || now.borrow().replicas.len() == 1_234).await;
+
+    let before = now.borrow().clone();
+    board.set(seen(7, 5));
+    board.set(Observation {
+        seen_at_ms: 99,
+        ..seen(8, 0)
+    });
+    board.remove(seen(9, 0).replica_id);
+    eventually("the changes are there", || now.borrow().replicas.len() == 1_233).await;
+    let differences = now.borrow().differences(&before);
+    assert_eq!(differences, [seen(7, 0).replica_id, seen(9, 0).replica_id]);
+
+    let instance = InstanceId::from_uuid(Uuid::from_u128(5));
+    handle.wake(instance);
+    assert_eq!(woken.recv().await, Some(instance));
+
+    server.abort();
+    let _ = server.await;
+    eventually("it is known that node is away", || !now.borrow().connected).await;
+    assert_eq!(now.borrow().replicas.len(), 1_233);
+    board.remove(seen(10, 0).replica_id);
+    let _server = serve(&board);
+    eventually("it is back", || {
+        now.borrow().connected && now.borrow().replicas.len() == 1_232
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_subscriber_that_lags_far_behind_still_learns_what_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("node.sock");
+    let board = Board::default();
+    for n in 0..5_000 {
+        board.set(seen(n, 0));
+    }
+    let (wake, _woken) = mpsc::channel(1);
+    tokio::spawn(
+        ObservationServer::new(board.clone(), wake, Peers::same_user()).serve(listen(&socket).unwrap()),
+    );
+    let (observer, handle) = Observer::new(socket, Peers::same_user());
+    tokio::spawn(observer.run());
+    let now = handle.observations();
+    eventually("everything is there", || now.borrow().replicas.len() == 5_000).await;
+    for n in 0..4_000 {
+        board.remove(seen(n, 0).replica_id);
+    }
+    eventually("the gone are gone", || now.borrow().replicas.len() == 1_000).await;
+}
