@@ -1,5 +1,9 @@
 //! From source to image: trees, plans, BuildKit and the registry.
 
+pub mod digest;
+pub mod durable;
+pub mod registry;
+
 use async_trait::async_trait;
 use ferrovia_core::error::{Class, Report};
 use ferrovia_core::id::{BuildId, ProjectId, ServiceId};
