@@ -6,6 +6,7 @@ pub mod lock;
 pub mod log;
 pub mod spawn;
 pub mod supervisor;
+pub mod user;
 pub mod watch;
 
 use std::fmt;
