@@ -1,15 +1,21 @@
-//! Automation of this repository, in its own language: `cargo xtask tidy`.
+//! Automation of this repository, in its own language: `cargo xtask tidy | sqlx`.
 
+mod sqlx;
 mod tidy;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask tidy\n\n  tidy    the direction of dependencies, the sizes of files, the map in ARCHITECTURE.md";
+const USAGE: &str = "usage: cargo xtask TASK\n\n  \
+    tidy            the direction of dependencies, the sizes of files, the map in ARCHITECTURE.md\n  \
+    sqlx [--check]  writes (or compares) the metadata of the queries of ferrovia-store";
 
 fn main() -> ExitCode {
-    let task = std::env::args().nth(1);
-    let result = match task.as_deref() {
-        Some("tidy") => tidy::run(),
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match arguments[..] {
+        ["tidy"] => tidy::run(),
+        ["sqlx"] => sqlx::run(false),
+        ["sqlx", "--check"] => sqlx::run(true),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);
