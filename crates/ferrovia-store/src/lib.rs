@@ -10,10 +10,17 @@
 pub mod admin;
 mod clock;
 mod db;
+pub mod environment;
 mod error;
 #[cfg(feature = "faults")]
 pub mod fault;
+pub mod installation;
+pub mod instance;
 mod migrate;
+pub mod project;
+mod row;
+pub mod service;
+pub mod team;
 mod tx;
 
 pub use clock::Clock;
