@@ -5,6 +5,7 @@
 //! tested without starting anything.
 
 pub mod bases;
+pub mod cutover;
 pub mod error;
 pub mod host;
 pub mod id;
