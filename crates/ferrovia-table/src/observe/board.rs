@@ -9,6 +9,8 @@ use tokio::sync::watch;
 
 /// Replicas that are gone and still remembered, so that subscribers hear of it; one that lags further is sent all.
 const MAX_GONE: usize = 1_024;
+/// How old the time of an observation may get before the same seen again is passed on, in milliseconds.
+const REFRESH_MS: i64 = 10_000;
 
 /// The observations of all replicas. Clones are the same board.
 #[derive(Debug, Clone, Default)]
@@ -49,27 +51,26 @@ pub(super) struct News {
 }
 
 impl Board {
-    /// Notes what was seen of a replica. The time it was seen alone is no news.
+    /// Notes what was seen of a replica. The same seen again is news only after [`REFRESH_MS`].
     pub fn set(&self, observation: Observation) {
         let mut state = self.lock();
-        let same = state.seen.get(&observation.replica_id).is_some_and(|(_, known)| {
-            *known
-                == Observation {
-                    seen_at_ms: known.seen_at_ms,
-                    ..observation.clone()
-                }
+        let known = state.seen.get(&observation.replica_id).map(|(_, known)| known);
+        let is_news = known.is_none_or(|known| {
+            observation.seen_at_ms - known.seen_at_ms >= REFRESH_MS
+                || *known
+                    != Observation {
+                        seen_at_ms: known.seen_at_ms,
+                        ..observation.clone()
+                    }
         });
-        let number = state.number + u64::from(!same);
-        state.number = number;
-        let entry = state
-            .seen
-            .entry(observation.replica_id)
-            .or_insert_with(|| (number, observation.clone()));
-        *entry = (if same { entry.0 } else { number }, observation);
-        drop(state);
-        if !same {
-            self.shared.newest.send_replace(number);
+        if !is_news {
+            return;
         }
+        state.number += 1;
+        let number = state.number;
+        state.seen.insert(observation.replica_id, (number, observation));
+        drop(state);
+        self.shared.newest.send_replace(number);
     }
 
     /// Notes that a replica is no more.

@@ -1,5 +1,12 @@
 //! The protocols over real sockets, with a source in memory.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test may fail by panicking"
+)]
+
 mod observations;
 mod rows;
 mod source;

@@ -19,6 +19,7 @@ fn seen(number: u128, crashes: u32) -> Observation {
         health: Health::Healthy { since_ms: 2 },
         last_exit: None,
         crashes,
+        log_drained: false,
         listens_on: Vec::new(),
         root_status: None,
         seen_at_ms: 3,
