@@ -127,6 +127,9 @@ pub struct Observed {
     pub address: Option<Ipv4Addr>,
     /// Start of its current or last run, in milliseconds since 1970; tells two runs at one address apart.
     pub started_at_ms: Option<i64>,
+    /// How its last run ended, as long as the engine knows: while the engine is about to start it again, too.
+    #[serde(default)]
+    pub last_exit: Option<Exit>,
     /// How often the engine itself started it again.
     pub engine_restarts: u32,
     /// Whether the engine starts it again.

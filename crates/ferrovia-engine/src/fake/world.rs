@@ -52,6 +52,7 @@ pub(super) struct Replica {
     pub run: Run,
     pub started_at_ms: Option<i64>,
     pub engine_restarts: u32,
+    last_exit: Option<Exit>,
     restart_wait_ms: u64,
     stopped_by_hand: bool,
 }
@@ -185,6 +186,7 @@ impl World {
             run: Run::Created,
             started_at_ms: None,
             engine_restarts: 0,
+            last_exit: None,
             restart_wait_ms: RESTART_WAIT_MS,
             stopped_by_hand: false,
         };
@@ -434,6 +436,7 @@ impl World {
             return;
         };
         self.changed.push(replica.owner.instance_id);
+        replica.last_exit = Some(exit.clone());
         if replica.stopped_by_hand || replica.restart == EngineRestart::No {
             replica.run = Run::Ended(exit);
             return;
@@ -470,6 +473,10 @@ impl Replica {
             },
             address: self.slot.address,
             started_at_ms: self.started_at_ms,
+            last_exit: match &self.run {
+                Run::Ended(exit) => Some(exit.clone()),
+                _ => self.last_exit.clone(),
+            },
             engine_restarts: self.engine_restarts,
             restart: self.restart,
         }
