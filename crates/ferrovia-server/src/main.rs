@@ -1,2 +1,10 @@
-//! `ferroviad`: the server.
-fn main() {}
+//! `ferroviad`: every process of the platform, by subcommand.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use ferrovia_server::command::{Arguments, run};
+
+fn main() -> ExitCode {
+    run(Arguments::parse())
+}

@@ -1,0 +1,117 @@
+//! The host: rights, tools, other firewalls, disk, kernel settings.
+
+use std::path::{Path, PathBuf};
+
+use super::Finding;
+use crate::config::{Config, EngineKind};
+
+/// Free space below which builds and databases are about to fail, in bytes.
+const LOW_DISK_BYTES: u64 = 2 * 1024 * 1024 * 1024;
+/// Free space below which nothing can be written safely, in bytes.
+const NO_DISK_BYTES: u64 = 256 * 1024 * 1024;
+/// Kernel settings without which the private network does not work, with the wanted value.
+const SYSCTLS: [(&str, &str); 2] = [("net/ipv4/ip_forward", "1"), ("net/bridge/bridge-nf-call-iptables", "1")];
+
+/// What `serve` cannot do without.
+pub fn requirements(config: &Config) -> Vec<Finding> {
+    if config.engine == EngineKind::Fake {
+        return Vec::new();
+    }
+    let mut findings = Vec::new();
+    if !rustix::process::geteuid().is_root() {
+        findings.push(Finding::problem(
+            "rights",
+            "the Docker engine needs root: containers, addresses and the firewall are made",
+            "Start it as root, or try the platform without containers: `ferroviad serve --engine fake`",
+        ));
+    }
+    findings.push(match find_program("nft") {
+        Some(path) => Finding::good("firewall", format!("`nft` is {}", path.display())),
+        None => Finding::problem(
+            "firewall",
+            "`nft` is not installed, and environments are closed to each other by it",
+            "apt-get install nftables",
+        ),
+    });
+    findings
+}
+
+/// What may hurt although everything starts.
+pub fn surroundings(config: &Config) -> Vec<Finding> {
+    let mut findings = vec![disk(&config.paths.data)];
+    if config.engine == EngineKind::Docker {
+        findings.extend(sysctls());
+        findings.extend(other_firewalls());
+        findings.push(buildkit(config.file.build.buildkit_dir.as_deref()));
+    }
+    findings
+}
+
+fn disk(path: &Path) -> Finding {
+    let free = match rustix::fs::statvfs(path) {
+        Ok(stat) => stat.f_bavail.saturating_mul(stat.f_frsize),
+        Err(error) => {
+            return Finding::problem("disk", format!("`{}`: {error}", path.display()), "Start the platform once to make it");
+        }
+    };
+    let text = format!("{} MB are free at `{}`", free / 1_000_000, path.display());
+    match free {
+        ..NO_DISK_BYTES => Finding::problem("disk", text, "Free some space: databases and logs are about to fail"),
+        NO_DISK_BYTES..LOW_DISK_BYTES => Finding::warning("disk", text, "Free some space: builds are about to fail"),
+        _ => Finding::good("disk", text),
+    }
+}
+
+fn sysctls() -> impl Iterator<Item = Finding> {
+    SYSCTLS.into_iter().filter_map(|(name, wanted)| {
+        let value = std::fs::read_to_string(Path::new("/proc/sys").join(name));
+        let dotted = name.replace('/', ".");
+        match value.as_deref().map(str::trim) {
+            Ok(value) if value == wanted => None,
+            Ok(value) => Some(Finding::problem(
+                "kernel",
+                format!("`{dotted}` is {value}, not {wanted}: replicas do not reach each other"),
+                format!("sysctl -w {dotted}={wanted}; something else on this host sets it back"),
+            )),
+            // The file appears with the first bridge.
+            Err(_) => None,
+        }
+    })
+}
+
+fn other_firewalls() -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if std::fs::read_to_string("/etc/ufw/ufw.conf").is_ok_and(|text| text.lines().any(|line| line.trim() == "ENABLED=yes")) {
+        findings.push(Finding::warning(
+            "firewall",
+            "ufw is active: it may drop what comes from replicas to the host's DNS",
+            "ufw allow in on fv0; and again for every further bridge (`fv1`, `fvbuild`)",
+        ));
+    }
+    if Path::new("/run/firewalld").exists() {
+        findings.push(Finding::warning(
+            "firewall",
+            "firewalld is active: it may drop what comes from replicas to the host's DNS",
+            "firewall-cmd --permanent --zone=trusted --add-interface=fv0 --add-interface=fvbuild && firewall-cmd --reload",
+        ));
+    }
+    findings
+}
+
+fn buildkit(dir: Option<&Path>) -> Finding {
+    let in_dir = dir.map(|dir| dir.join("buildkitd")).filter(|path| path.exists());
+    match in_dir.or_else(|| find_program("buildkitd")) {
+        Some(path) => Finding::good("builds", format!("`buildkitd` is {}", path.display())),
+        None => Finding::problem(
+            "builds",
+            "`buildkitd` is not installed: nothing can be built from source",
+            "`script/buildkit` of the source makes it; name its directory with `--buildkit-dir`",
+        ),
+    }
+}
+
+/// A program on the `PATH`.
+fn find_program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")]).map(|dir| dir.join(name)).find(|path| path.is_file())
+}
