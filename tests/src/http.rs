@@ -53,6 +53,32 @@ impl Connection {
     /// Whatever loses the request: refused, reset, truncated, too slow.
     pub async fn send(&mut self, method: Method, path: &str, body: Bytes) -> Result<Answer, Failure> {
         let request = Request::builder().method(method).uri(path).header("host", &self.host).body(Full::new(body))?;
+        self.exchange(request).await
+    }
+
+    /// Sends JSON to the API with a token.
+    ///
+    /// # Errors
+    /// As [`Connection::send`].
+    pub async fn send_json(
+        &mut self,
+        method: Method,
+        path: &str,
+        token: &str,
+        body: &serde_json::Value,
+    ) -> Result<Answer, Failure> {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", &self.host)
+            .header("authorization", format!("Bearer {token}"))
+            .header("content-type", "application/json")
+            .header("if-match", "*")
+            .body(Full::new(Bytes::from(body.to_string())))?;
+        self.exchange(request).await
+    }
+
+    async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, Failure> {
         let exchange = async {
             self.send.ready().await?;
             let response = self.send.send_request(request).await?;

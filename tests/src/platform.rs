@@ -182,6 +182,22 @@ impl Platform {
         serde_json::from_str(last).map_err(|error| format!("{error}: {}", context()).into())
     }
 
+    /// Changes settings of a service in `production`; the next deployment has them.
+    ///
+    /// # Errors
+    /// When the API refuses.
+    pub async fn settings(&self, project: &str, service: &str, change: &Value) -> Result<(), Failure> {
+        let path = format!("/v1/projects/{project}/environments/production/services/{service}/settings");
+        let mut connection = http::Connection::open(self.api, "localhost").await?;
+        let answer = connection
+            .send_json(hyper::Method::PATCH, &path, &self.token, change)
+            .await?;
+        if answer.status >= 300 {
+            return Err(format!("PATCH {path}: {} {}", answer.status, answer.body).into());
+        }
+        Ok(())
+    }
+
     /// `ferrovia up` of an application.
     ///
     /// # Errors

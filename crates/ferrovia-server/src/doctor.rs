@@ -1,69 +1,60 @@
 //! What is wrong with this installation, in sentences with remedies. Works with control and database dead: it looks
 //! at the host, the locks and the sockets themselves.
 
+mod bundle;
 mod engine;
 mod host;
 mod processes;
+mod report;
 
-use std::fmt;
+use ferrovia_api::system::{Finding, Level};
 
-use serde::Serialize;
+use crate::command::Failure;
+use crate::config::{Config, Flags};
 
-use crate::config::Config;
+pub use report::print;
 
-/// How much a finding matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Level {
-    /// As it should be.
-    Good,
-    /// It works, but something will hurt.
-    Warning,
-    /// Something does not work.
-    Problem,
+/// Flags of `ferroviad doctor`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct DoctorArgs {
+    /// The findings as one JSON value
+    #[arg(long)]
+    json: bool,
+    /// Write a report to send to somebody: findings, configuration and the ends of the logs, without secrets
+    #[arg(long, value_name = "FILE")]
+    bundle: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    flags: Flags,
 }
 
-/// One thing that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// How much it matters.
-    pub level: Level,
-    /// What was looked at: `docker`, `firewall`, `disk`.
-    pub subject: &'static str,
-    /// What was found, in one sentence without a period.
-    pub message: String,
-    /// What to do about it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub hint: Option<String>,
+fn good(subject: &str, message: impl Into<String>) -> Finding {
+    let (subject, message) = (subject.to_owned(), message.into());
+    Finding { level: Level::Good, subject, code: "ok".to_owned(), message, hint: None }
 }
 
-impl Finding {
-    fn good(subject: &'static str, message: impl Into<String>) -> Self {
-        Self { level: Level::Good, subject, message: message.into(), hint: None }
-    }
-
-    fn warning(subject: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { level: Level::Warning, subject, message: message.into(), hint: Some(hint.into()) }
-    }
-
-    fn problem(subject: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { level: Level::Problem, subject, message: message.into(), hint: Some(hint.into()) }
-    }
+fn warning(subject: &str, code: &str, message: impl Into<String>, hint: impl Into<String>) -> Finding {
+    let (subject, code, message) = (subject.to_owned(), code.to_owned(), message.into());
+    Finding { level: Level::Warning, subject, code, message, hint: Some(hint.into()) }
 }
 
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mark = match self.level {
-            Level::Good => "ok      ",
-            Level::Warning => "warning ",
-            Level::Problem => "PROBLEM ",
-        };
-        write!(f, "{mark} {}: {}", self.subject, self.message)?;
-        match &self.hint {
-            Some(hint) => write!(f, "\n           {hint}"),
-            None => Ok(()),
-        }
+fn problem(subject: &str, code: &str, message: impl Into<String>, hint: impl Into<String>) -> Finding {
+    Finding { level: Level::Error, ..warning(subject, code, message, hint) }
+}
+
+/// `ferroviad doctor`: exit code 1 when something does not work.
+///
+/// # Errors
+/// When the configuration is wrong or the report cannot be written.
+pub async fn run(args: DoctorArgs) -> Result<std::process::ExitCode, Failure> {
+    let config = Config::load(args.flags)?;
+    let findings = examine(&config).await;
+    if let Some(path) = &args.bundle {
+        bundle::write(&config, &findings, path)?;
+        eprintln!("The report is {}; read it before you send it", path.display());
     }
+    print(&findings, args.json)?;
+    let failed = findings.iter().any(|finding| finding.level == Level::Error);
+    Ok(if failed { std::process::ExitCode::FAILURE } else { std::process::ExitCode::SUCCESS })
 }
 
 /// What must hold before anything is started. Problems among these keep `serve` from starting.
@@ -78,5 +69,6 @@ pub async fn examine(config: &Config) -> Vec<Finding> {
     let mut findings = preflight(config).await;
     findings.extend(host::surroundings(config));
     findings.extend(processes::look(config).await);
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.level));
     findings
 }

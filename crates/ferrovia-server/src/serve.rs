@@ -7,13 +7,14 @@ mod listeners;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ferrovia_api::system::Level;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::command::Failure;
 use crate::config::{Config, EngineKind};
-use crate::doctor::{self, Level};
+use crate::doctor;
 use crate::process::lock::Lock;
 use crate::process::supervisor::{AtStart, Status, supervise};
 use crate::process::{Unit, supervisor, user};
@@ -31,7 +32,11 @@ const SAY_AGAIN_S: u64 = 5;
 pub async fn run(config: Config) -> Result<(), Failure> {
     let began = Instant::now();
     let findings = doctor::preflight(&config).await;
-    let problems: Vec<_> = findings.iter().filter(|finding| finding.level == Level::Problem).map(ToString::to_string).collect();
+    let problems: Vec<_> = findings
+        .iter()
+        .filter(|finding| finding.level == Level::Error)
+        .map(|finding| format!("  {}\n    {}", finding.message, finding.hint.as_deref().unwrap_or_default()))
+        .collect();
     if !problems.is_empty() {
         return Err(format!("the platform cannot start here\n{}", problems.join("\n")).into());
     }

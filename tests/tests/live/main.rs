@@ -1,4 +1,8 @@
 //! Live tests of the whole platform. They share the machine's Docker Engine and run one after another
 //! (`--test-threads=1`).
 
+mod live_deploys;
 mod live_examples;
+mod live_faults;
+mod live_isolation;
+mod live_values;

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Finding;
+use ferrovia_api::system::Finding;
+
+use super::{good, problem, warning};
 use crate::config::{Config, EngineKind};
 
 /// Free space below which builds and databases are about to fail, in bytes.
@@ -19,16 +21,18 @@ pub fn requirements(config: &Config) -> Vec<Finding> {
     }
     let mut findings = Vec::new();
     if !rustix::process::geteuid().is_root() {
-        findings.push(Finding::problem(
+        findings.push(problem(
             "rights",
+            "needs_root",
             "the Docker engine needs root: containers, addresses and the firewall are made",
             "Start it as root, or try the platform without containers: `ferroviad serve --engine fake`",
         ));
     }
     findings.push(match find_program("nft") {
-        Some(path) => Finding::good("firewall", format!("`nft` is {}", path.display())),
-        None => Finding::problem(
+        Some(path) => good("firewall", format!("`nft` is {}", path.display())),
+        None => problem(
             "firewall",
+            "nft_missing",
             "`nft` is not installed, and environments are closed to each other by it",
             "apt-get install nftables",
         ),
@@ -51,14 +55,14 @@ fn disk(path: &Path) -> Finding {
     let free = match rustix::fs::statvfs(path) {
         Ok(stat) => stat.f_bavail.saturating_mul(stat.f_frsize),
         Err(error) => {
-            return Finding::problem("disk", format!("`{}`: {error}", path.display()), "Start the platform once to make it");
+            return problem("disk", "data_dir_missing", format!("`{}`: {error}", path.display()), "Start the platform once to make it");
         }
     };
     let text = format!("{} MB are free at `{}`", free / 1_000_000, path.display());
     match free {
-        ..NO_DISK_BYTES => Finding::problem("disk", text, "Free some space: databases and logs are about to fail"),
-        NO_DISK_BYTES..LOW_DISK_BYTES => Finding::warning("disk", text, "Free some space: builds are about to fail"),
-        _ => Finding::good("disk", text),
+        ..NO_DISK_BYTES => problem("disk", "disk_full", text, "Free some space: databases and logs are about to fail"),
+        NO_DISK_BYTES..LOW_DISK_BYTES => warning("disk", "disk_low", text, "Free some space: builds are about to fail"),
+        _ => good("disk", text),
     }
 }
 
@@ -68,8 +72,9 @@ fn sysctls() -> impl Iterator<Item = Finding> {
         let dotted = name.replace('/', ".");
         match value.as_deref().map(str::trim) {
             Ok(value) if value == wanted => None,
-            Ok(value) => Some(Finding::problem(
+            Ok(value) => Some(problem(
                 "kernel",
+                "kernel_setting",
                 format!("`{dotted}` is {value}, not {wanted}: replicas do not reach each other"),
                 format!("sysctl -w {dotted}={wanted}; something else on this host sets it back"),
             )),
@@ -82,15 +87,17 @@ fn sysctls() -> impl Iterator<Item = Finding> {
 fn other_firewalls() -> Vec<Finding> {
     let mut findings = Vec::new();
     if std::fs::read_to_string("/etc/ufw/ufw.conf").is_ok_and(|text| text.lines().any(|line| line.trim() == "ENABLED=yes")) {
-        findings.push(Finding::warning(
+        findings.push(warning(
             "firewall",
+            "other_firewall",
             "ufw is active: it may drop what comes from replicas to the host's DNS",
             "ufw allow in on fv0; and again for every further bridge (`fv1`, `fvbuild`)",
         ));
     }
     if Path::new("/run/firewalld").exists() {
-        findings.push(Finding::warning(
+        findings.push(warning(
             "firewall",
+            "other_firewall",
             "firewalld is active: it may drop what comes from replicas to the host's DNS",
             "firewall-cmd --permanent --zone=trusted --add-interface=fv0 --add-interface=fvbuild && firewall-cmd --reload",
         ));
@@ -101,9 +108,10 @@ fn other_firewalls() -> Vec<Finding> {
 fn buildkit(dir: Option<&Path>) -> Finding {
     let in_dir = dir.map(|dir| dir.join("buildkitd")).filter(|path| path.exists());
     match in_dir.or_else(|| find_program("buildkitd")) {
-        Some(path) => Finding::good("builds", format!("`buildkitd` is {}", path.display())),
-        None => Finding::problem(
+        Some(path) => good("builds", format!("`buildkitd` is {}", path.display())),
+        None => problem(
             "builds",
+            "buildkit_missing",
             "`buildkitd` is not installed: nothing can be built from source",
             "`script/buildkit` of the source makes it; name its directory with `--buildkit-dir`",
         ),

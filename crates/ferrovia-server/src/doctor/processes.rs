@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use tokio::net::UnixStream;
 
-use super::Finding;
+use ferrovia_api::system::Finding;
+
+use super::{good, problem};
 use crate::config::{Config, EngineKind};
 use crate::process::{Unit, lock};
 
@@ -37,20 +39,22 @@ async fn one(config: &Config, unit: Unit, socket: &Path, loss: &str) -> Finding 
     let log = crate::process::spawn::log_path(config, unit);
     let living = match lock::find_living(&config.paths.run, subject) {
         Ok(living) => living,
-        Err(error) => return Finding::problem(subject, format!("its lock cannot be read: {error}"), "Look as root"),
+        Err(error) => return problem(subject, "lock_unreadable", format!("its lock cannot be read: {error}"), "Look as root"),
     };
     let Some(living) = living else {
-        return Finding::problem(
+        return problem(
             subject,
+            "process_down",
             format!("`{unit}` does not run: {loss}"),
             format!("`ferroviad serve` starts it; its log is `{}`", log.display()),
         );
     };
     if connects(socket).await {
-        Finding::good(subject, format!("`{unit}` runs (process {}) and answers", living.holder.pid))
+        good(subject, format!("`{unit}` runs (process {}) and answers", living.holder.pid))
     } else {
-        Finding::problem(
+        problem(
             subject,
+            "process_silent",
             format!("`{unit}` runs (process {}) and does not answer at `{}`", living.holder.pid, socket.display()),
             format!("Its log is `{}`; `ferroviad serve` starts it again when it is ended", log.display()),
         )
@@ -60,10 +64,11 @@ async fn one(config: &Config, unit: Unit, socket: &Path, loss: &str) -> Finding 
 async fn database(config: &Config) -> Finding {
     let socket = ferrovia_store::embedded::socket_path(&config.paths.run);
     if connects(&socket).await {
-        Finding::good("database", "the private PostgreSQL answers")
+        good("database", "the private PostgreSQL answers")
     } else {
-        Finding::problem(
+        problem(
             "database",
+            "database_down",
             "the private PostgreSQL does not answer: no deploys and no API; applications go on",
             format!("`ferroviad serve` starts it; its log lies under `{}`", config.paths.postgres().display()),
         )

@@ -1,0 +1,143 @@
+//! Every process of the platform is killed in the middle of deployments: they end right, nothing is left over, and
+//! what is served goes on.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::time::Duration;
+
+use ferrovia_tests::app::App;
+use ferrovia_tests::http;
+use ferrovia_tests::load::Load;
+use ferrovia_tests::platform::{Engine, Platform};
+use ferrovia_tests::wait::wait_for;
+
+/// Moments after the start of a deployment at which a process is killed, in milliseconds: upload, build, start,
+/// tables, drain.
+const KILL_AFTER_MS: [u64; 5] = [150, 600, 1_200, 2_000, 3_000];
+/// Drain of the target, in milliseconds.
+const DRAIN_MS: u32 = 2_000;
+/// Longest time until everything of a fault is mended, in seconds.
+const MENDED_S: u64 = 90;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_process_loses_no_deployment() {
+    let mut platform = Platform::start(Engine::Docker).await.unwrap();
+    let app = App::target("target").unwrap();
+    app.version("v1", "works").unwrap();
+    let first = platform.up(&app, &[]).unwrap();
+    assert_eq!(first["outcome"], "succeeded", "{first}");
+    platform.settings("target", "target", &serde_json::json!({ "drain_ms": DRAIN_MS })).await.unwrap();
+    let host = Platform::host(&first).unwrap();
+
+    let mut number = 1;
+    for victim in ["control", "node", "postgres", "serve", "edge"] {
+        let load = (victim != "edge").then(|| Load::start(platform.http, &host));
+        for after in KILL_AFTER_MS {
+            number += 1;
+            let version = format!("v{number}");
+            app.version(&version, "works").unwrap();
+            let started = platform.json(app.path(), &["up", "--detach"]).unwrap();
+            println!("{victim} is killed {after} ms after {version} was accepted ({})", started["deployment_id"]);
+            // The moment of the kill is the case under test, not a wait for something.
+            tokio::time::sleep(Duration::from_millis(after)).await;
+            kill(&mut platform, victim).await;
+            wait_for("the new version", Duration::from_secs(MENDED_S), || async {
+                match http::get(platform.http, &host, "/").await {
+                    Ok(answer) if answer.body == version => Ok(()),
+                    Ok(answer) => Err(format!("{} {}", answer.status, answer.body)),
+                    Err(error) => Err(error.to_string()),
+                }
+            })
+            .await
+            .unwrap_or_else(|error| panic!("{victim}: {error}\n{}", platform.logs()));
+            wait_for("one replica, and nothing left over", Duration::from_secs(MENDED_S), || async {
+                let containers = containers("target");
+                if containers.len() == 1 { Ok(()) } else { Err(format!("{containers:?}")) }
+            })
+            .await
+            .unwrap_or_else(|error| panic!("{victim}: {error}\n{}", platform.logs()));
+        }
+        if let Some(load) = load {
+            let seen = load.stop().await.unwrap();
+            let (lost, failures) = seen.failures();
+            assert_eq!(lost, 0, "{victim}: {}\n{}", failures.join("\n"), platform.logs());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn applications_do_not_need_the_control_plane() {
+    let mut platform = Platform::start(Engine::Docker).await.unwrap();
+    let (app, peer) = (App::target("web").unwrap(), App::target("peer").unwrap());
+    app.version("v1", "works").unwrap();
+    let first = platform.up(&app, &["--project", "home"]).unwrap();
+    platform.up(&peer, &["--project", "home"]).unwrap();
+    let host = Platform::host(&first).unwrap();
+    let http = platform.http;
+    let ask = |path: String| {
+        let host = host.clone();
+        async move { http::get(http, &host, &path).await.map(|answer| answer.body).map_err(|error| error.to_string()) }
+    };
+
+    kill_pid(platform.serve_pid().unwrap());
+    kill_pid(platform.pid_of("control").unwrap());
+    kill_pid(platform.postgres_pid().unwrap());
+
+    assert_eq!(ask("/".into()).await.unwrap(), "v1");
+    assert_eq!(ask("/connect?host=peer&port=8080".into()).await.unwrap(), "connected");
+    assert_eq!(ask("/log?lines=500&tag=outage".into()).await.unwrap(), "500");
+    let gateway = ask("/gateway".into()).await.unwrap();
+    assert_ne!(ask(format!("/connect?host={gateway}&port=22")).await.unwrap(), "connected");
+
+    // A crash is answered by the engine, and the edge finds the new run.
+    let _ = ask("/exit?code=1".into()).await;
+    wait_for("the restart of a crashed replica", Duration::from_secs(30), || async {
+        match ask("/".into()).await {
+            Ok(body) if body == "v1" => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await
+    .unwrap();
+
+    platform.serve().await.unwrap();
+    let output = platform.run(app.path(), &["logs", "--project", "home", "--service", "web"]).unwrap();
+    let log = String::from_utf8_lossy(&output.stdout).into_owned();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("line outage ")).collect();
+    let distinct: BTreeSet<_> = lines.iter().filter_map(|line| line.rsplit(' ').next()).collect();
+    assert_eq!((lines.len(), distinct.len()), (500, 500), "lines of the outage, and distinct ones");
+    app.version("v2", "works").unwrap();
+    let second = platform.up(&app, &["--project", "home"]).unwrap();
+    assert_eq!(second["outcome"], "succeeded", "{second}");
+}
+
+/// Kills a process and, when nothing else does, starts it again.
+async fn kill(platform: &mut Platform, victim: &str) {
+    match victim {
+        "serve" => {
+            kill_pid(platform.serve_pid().unwrap());
+            platform.serve().await.unwrap();
+        }
+        "postgres" => kill_pid(platform.postgres_pid().unwrap()),
+        unit => {
+            if let Ok(pid) = platform.pid_of(unit) {
+                kill_pid(pid);
+            }
+        }
+    }
+}
+
+fn kill_pid(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    // One that is gone already was killed by the fault before.
+    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+}
+
+/// Names of the containers of a project, running or not.
+fn containers(project: &str) -> Vec<String> {
+    let output = Command::new("docker")
+        .args(["ps", "--all", "--format", "{{.Names}}", "--filter", &format!("name=fv-{project}-")])
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
