@@ -1,6 +1,7 @@
 //! A small HTTP client that hides nothing: one connection is one connection, and no request is sent twice.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::Failure;
 
@@ -45,6 +46,17 @@ impl Connection {
         let (send, connection) = http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         Ok(Self { send, host: host.to_owned() })
+    }
+
+    /// Connects to a server on a Unix socket.
+    ///
+    /// # Errors
+    /// When the connection is refused.
+    pub async fn open_unix(socket: &Path) -> Result<Self, Failure> {
+        let stream = UnixStream::connect(socket).await?;
+        let (send, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        Ok(Self { send, host: "localhost".to_owned() })
     }
 
     /// Sends a request and reads the whole answer.
