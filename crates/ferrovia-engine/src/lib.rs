@@ -3,11 +3,13 @@
 //! The only crate that speaks Docker. Nothing without our labels is ever touched. A call that timed out leaves the
 //! state unknown ([`Error::Unknown`]): the caller observes again before it acts.
 
+pub mod docker;
 mod error;
 pub mod fake;
 mod naming;
 #[cfg(test)]
 mod sample;
+mod socket;
 
 use async_trait::async_trait;
 use ferrovia_core::id::{DeploymentId, EnvironmentId, InstanceId};
