@@ -264,7 +264,9 @@ CREATE TABLE table_reader (
     last_seen_ms  bigint NOT NULL
 );
 
--- The work queue. Keys coalesce; `wanted_seq` grows with every enqueue, `done_seq` follows when that much was done.
+-- The work queue. A row is work that is to be done; it goes when it is done. Keys coalesce: `wanted_seq` grows with
+-- every enqueue, and what was claimed at a smaller one is due again. While a row is leased its `due_at` is `infinity`,
+-- so that an enqueue during the run sets when it is due again.
 CREATE TABLE work_item (
     kind        text NOT NULL,
     key         text NOT NULL,
@@ -274,14 +276,26 @@ CREATE TABLE work_item (
     done_seq    bigint NOT NULL DEFAULT 0,
     due_at      timestamptz NOT NULL DEFAULT now(),
     priority    integer NOT NULL DEFAULT 0,
+    -- Failures in a row, runs that were killed included.
     attempts    integer NOT NULL DEFAULT 0,
     last_error  text,
     lease_owner text,
     lease_epoch bigint NOT NULL DEFAULT 0,
     lease_until timestamptz,
-    PRIMARY KEY (kind, key)
+    PRIMARY KEY (kind, key),
+    CHECK ((lease_owner IS NULL) = (lease_until IS NULL))
 );
 CREATE INDEX work_item_due ON work_item (class, due_at);
+-- An epoch is never given twice, also not to a row that was done, went, and came again.
+CREATE SEQUENCE work_lease_epoch;
+
+-- When a team had its last turn in a class: who waited longest is next. The platform's own work is the nil team's.
+CREATE TABLE work_turn (
+    class      text NOT NULL,
+    team_id    uuid NOT NULL,
+    claimed_at timestamptz NOT NULL,
+    PRIMARY KEY (class, team_id)
+);
 
 CREATE TABLE audit (
     id         uuid PRIMARY KEY,

@@ -47,6 +47,14 @@ pub enum Error {
         /// Which one.
         key: String,
     },
+    /// The lease on a key has run out, or somebody else has it.
+    #[error("the lease on {kind} `{key}` is lost")]
+    LeaseLost {
+        /// The kind of work.
+        kind: String,
+        /// Its key.
+        key: String,
+    },
     /// A range that the platform gives out of is used up.
     #[error("there is no free {what} left")]
     Exhausted {
@@ -105,9 +113,11 @@ impl Error {
             Self::Unavailable(_) | Self::Ending => Class::Unavailable,
             Self::Busy | Self::Timeout(_) | Self::Contention(_) | Self::CommitUnknown(_) => Class::Transient,
             Self::NotFound { .. } => Class::NotFound,
-            Self::Taken { .. } | Self::Stale { .. } | Self::Unique { .. } | Self::Reference { .. } => {
-                Class::Conflict
-            }
+            Self::LeaseLost { .. }
+            | Self::Taken { .. }
+            | Self::Stale { .. }
+            | Self::Unique { .. }
+            | Self::Reference { .. } => Class::Conflict,
             Self::Exhausted { .. } => Class::Limit,
             Self::Refused(_) | Self::TooOld { .. } => Class::Invalid,
             Self::Corrupt { .. } | Self::Migrate(_) | Self::Statement(_) => Class::Bug,

@@ -18,6 +18,7 @@ pub mod installation;
 pub mod instance;
 mod migrate;
 pub mod project;
+pub mod queue;
 mod row;
 pub mod service;
 pub mod team;

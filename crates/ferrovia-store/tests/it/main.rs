@@ -7,4 +7,6 @@
     reason = "these are tests"
 )]
 
+mod queue;
+mod queue_crowd;
 mod transactions;
