@@ -50,4 +50,7 @@ pub struct Report {
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
+    /// The last lines that the application or the build wrote, where they help.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<String>,
 }

@@ -1,0 +1,62 @@
+//! What changes one service in one environment: `restart`, `cancel`, `scale`, `hold`, `release`, `down`.
+
+use ferrovia_api::instance::Instance;
+
+use super::Session;
+use crate::failure::{Exit, Failure};
+
+fn done(session: &Session<'_>, instance: &Instance, what: &str) -> Result<Exit, Failure> {
+    let place = format!(
+        "{}/{}/{}",
+        instance.project.name, instance.environment.name, instance.service.name
+    );
+    session.printer.value(instance, |_| format!("{place} {what}"));
+    Ok(Exit::Done)
+}
+
+/// New containers of the same deployment.
+pub async fn restart(session: &Session<'_>) -> Result<Exit, Failure> {
+    let instance = session.client()?.restart(&session.here()?).await?;
+    done(session, &instance, "restarts; `ferrovia status` shows it")
+}
+
+/// Stops the deployment that is under way.
+pub async fn cancel(session: &Session<'_>) -> Result<Exit, Failure> {
+    let deployment = session.client()?.cancel(&session.here()?).await?;
+    session.printer.value(&deployment, |deployment| {
+        format!("v{} is being cancelled", deployment.number)
+    });
+    Ok(Exit::Done)
+}
+
+/// Sets how many copies run.
+pub async fn scale(session: &Session<'_>, replicas: u32) -> Result<Exit, Failure> {
+    let instance = session.client()?.scale(&session.here()?, replicas).await?;
+    done(session, &instance, &format!("goes to {replicas} replicas"))
+}
+
+/// Keeps the platform's hands off.
+pub async fn hold(session: &Session<'_>) -> Result<Exit, Failure> {
+    let instance = session.client()?.hold(&session.here()?).await?;
+    done(
+        session,
+        &instance,
+        "is held: nothing changes until `ferrovia release`",
+    )
+}
+
+/// Ends a hold.
+pub async fn release(session: &Session<'_>) -> Result<Exit, Failure> {
+    let instance = session.client()?.release(&session.here()?).await?;
+    done(session, &instance, "is no longer held")
+}
+
+/// Stops every copy.
+pub async fn down(session: &Session<'_>) -> Result<Exit, Failure> {
+    let instance = session.client()?.down(&session.here()?).await?;
+    done(
+        session,
+        &instance,
+        "goes down; `ferrovia redeploy` brings it back",
+    )
+}

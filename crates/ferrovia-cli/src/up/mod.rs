@@ -1,0 +1,217 @@
+//! `up`: from a directory to an answer at a URL.
+
+pub mod follow;
+mod scan;
+mod upload;
+
+use std::path::Path;
+use std::time::Instant;
+
+use ferrovia_api::client::{Client, InstancePath};
+use ferrovia_api::deployment::{Deployment, DeploymentSource, GitInfo, NewDeployment};
+use ferrovia_api::project::{Target, TargetRequest};
+use ferrovia_api::settings::{PortSetting, PortWord, SettingsPatch};
+use serde_json::json;
+
+use crate::args::{Deploy, Port, Up, Wait};
+use crate::failure::{Exit, Failure};
+use crate::printer::Printer;
+use crate::target;
+
+/// Codes that say that a name is new.
+const NEW_NAME: [&str; 3] = ["project_not_found", "environment_not_found", "service_not_found"];
+
+/// Uploads, builds and deploys a directory.
+pub async fn up(client: &Client, path: InstancePath, args: &Up, printer: &Printer) -> Result<Exit, Failure> {
+    let told = Told::new(&path);
+    let run = async {
+        let directory = target::absolute(&args.directory)?;
+        let shown = format!("`{}`", directory.display());
+        let target = ensure_target(client, &path, args.create, &shown, printer).await?;
+        let begun = Instant::now();
+        let digest = upload::upload(client, &target.project.id.to_string(), &directory, printer).await?;
+        let upload_ms = u32::try_from(begun.elapsed().as_millis()).unwrap_or(u32::MAX);
+        let new = NewDeployment {
+            source: DeploymentSource::Tree { digest },
+            settings: settings_for(args.port),
+            git: git_info(&directory),
+            upload_ms: Some(upload_ms),
+            rebuild: args.rebuild,
+        };
+        client.deploy(&path, &new).await.map_err(Failure::from)
+    };
+    finish(client, run.await, told, args.wait, printer).await
+}
+
+/// Deploys an image.
+pub async fn deploy(
+    client: &Client,
+    path: InstancePath,
+    args: &Deploy,
+    printer: &Printer,
+) -> Result<Exit, Failure> {
+    let told = Told::new(&path);
+    let run = async {
+        let shown = format!("the image `{}`", args.image);
+        ensure_target(client, &path, args.create, &shown, printer).await?;
+        let new = NewDeployment {
+            source: DeploymentSource::Image {
+                reference: args.image.clone(),
+            },
+            settings: settings_for(args.port),
+            git: GitInfo::default(),
+            upload_ms: None,
+            rebuild: false,
+        };
+        client.deploy(&path, &new).await.map_err(Failure::from)
+    };
+    finish(client, run.await, told, args.wait, printer).await
+}
+
+/// Deploys the newest build again.
+pub async fn redeploy(
+    client: &Client,
+    path: InstancePath,
+    wait: Wait,
+    printer: &Printer,
+) -> Result<Exit, Failure> {
+    let told = Told::new(&path);
+    let result = client.redeploy(&path).await.map_err(Failure::from);
+    finish(client, result, told, wait, printer).await
+}
+
+/// What a result line names when there is no deployment.
+pub struct Told {
+    path: InstancePath,
+    begun: Instant,
+}
+
+impl Told {
+    fn new(path: &InstancePath) -> Self {
+        Self {
+            path: path.clone(),
+            begun: Instant::now(),
+        }
+    }
+}
+
+async fn finish(
+    client: &Client,
+    result: Result<Deployment, Failure>,
+    told: Told,
+    wait: Wait,
+    printer: &Printer,
+) -> Result<Exit, Failure> {
+    match result {
+        Ok(deployment) if wait.detach => {
+            printer.say(format!(
+                "v{} is queued; {}",
+                deployment.number,
+                follow::come_back(&deployment)
+            ));
+            follow::print_result(&deployment, told.begun, printer);
+            Ok(Exit::Done)
+        }
+        Ok(deployment) => follow::follow(client, deployment, told.begun, printer).await,
+        Err(mut failure) => {
+            if printer.is_json() {
+                follow::print_refusal(&told.path, told.begun, &failure, printer);
+                failure.told = true;
+            }
+            Err(failure)
+        }
+    }
+}
+
+/// Says where it goes, and makes sure that this exists.
+async fn ensure_target(
+    client: &Client,
+    path: &InstancePath,
+    create: bool,
+    what: &str,
+    printer: &Printer,
+) -> Result<Target, Failure> {
+    let InstancePath {
+        project,
+        environment,
+        service,
+    } = path;
+    printer.say(format!(
+        "{what} to service {} in {project}/{environment} at {}",
+        Printer::bold(service),
+        client.address()
+    ));
+    let request = |create| TargetRequest {
+        project: project.clone(),
+        environment: environment.clone(),
+        service: service.clone(),
+        create,
+    };
+    let target = match client.target(&request(false)).await {
+        Ok(target) => target,
+        Err(error) if error.code().is_some_and(|code| NEW_NAME.contains(&code)) => {
+            if !create && !printer.is_terminal() {
+                return Err(
+                    Failure::from(error).hint("add `--create` to create what is new, or check the name")
+                );
+            }
+            let target = client.target(&request(true)).await?;
+            printer.say(format!("new: {}", described(&target)));
+            target
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if printer.is_json() {
+        printer.json(&json!({
+            "event": "target", "project": target.project.name, "environment": target.environment.name,
+            "service": target.service.name, "created": target.created,
+        }));
+    }
+    Ok(target)
+}
+
+fn described(target: &Target) -> String {
+    let name = |word: &str| match word {
+        "project" => &target.project.name,
+        "environment" => &target.environment.name,
+        _ => &target.service.name,
+    };
+    let words: Vec<String> = target
+        .created
+        .iter()
+        .map(|word| format!("{word} `{}`", name(word)))
+        .collect();
+    words.join(", ")
+}
+
+fn settings_for(port: Option<Port>) -> Option<SettingsPatch> {
+    let port = match port? {
+        Port::Number(number) => PortSetting::Number(number),
+        Port::None => PortSetting::Word(PortWord::None),
+    };
+    Some(SettingsPatch {
+        port: Some(Some(port)),
+        ..SettingsPatch::default()
+    })
+}
+
+/// The commit of the directory, as far as `git` knows it.
+fn git_info(directory: &Path) -> GitInfo {
+    let ask = |args: &[&str]| {
+        let output = std::process::Command::new("git")
+            .arg("-C")
+            .arg(directory)
+            .args(args)
+            .stdin(std::process::Stdio::null())
+            .output()
+            .ok()?;
+        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        (output.status.success() && !text.is_empty()).then_some(text)
+    };
+    GitInfo {
+        commit_sha: ask(&["rev-parse", "HEAD"]),
+        branch: ask(&["symbolic-ref", "--short", "HEAD"]),
+        author: ask(&["log", "-1", "--format=%an"]),
+        message: ask(&["log", "-1", "--format=%B"]),
+    }
+}
