@@ -335,6 +335,7 @@ fn as_created(
         status: ReplicaStatus::Created,
         address: Some(address),
         started_at_ms: None,
+        last_exit: None,
         engine_restarts: 0,
         restart: EngineRestart::No,
     }
