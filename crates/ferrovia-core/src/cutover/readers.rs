@@ -69,18 +69,17 @@ impl Readers {
     /// The readers that may still act on what they hold: the connected ones, those absent for less than
     /// [`READER_GONE_AFTER_MS`], and of each kind at least the one that was seen last.
     fn possible(&self, now_ms: i64) -> impl Iterator<Item = &Reader> {
-        let last_of = |audience: Audience| {
-            self.readers
-                .iter()
-                .filter(move |reader| reader.audience == audience)
-                .max_by_key(|reader| (reader.connected, reader.last_seen_ms))
-                .map(|reader| reader.name.as_str())
+        let newest = |audience: Audience| {
+            let seen = self.readers.iter().filter(|reader| reader.audience == audience);
+            seen.map(|reader| (reader.connected, reader.last_seen_ms)).max()
         };
-        let last = [last_of(Audience::Edge), last_of(Audience::Node)];
+        let newest = [newest(Audience::Edge), newest(Audience::Node)];
         self.readers.iter().filter(move |reader| {
-            reader.connected
-                || now_ms < reader.last_seen_ms.saturating_add(READER_GONE_AFTER_MS)
-                || last.contains(&Some(reader.name.as_str()))
+            let is_last = match reader.audience {
+                Audience::Edge => newest[0],
+                Audience::Node => newest[1],
+            } == Some((reader.connected, reader.last_seen_ms));
+            reader.connected || now_ms < reader.last_seen_ms.saturating_add(READER_GONE_AFTER_MS) || is_last
         })
     }
 

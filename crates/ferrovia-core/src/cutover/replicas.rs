@@ -74,7 +74,22 @@ impl<'a> Pass<'a> {
         }
         self.retire_unwanted();
         self.dismantle_all();
+        self.drop_overtaken_actions();
         self.plan
+    }
+
+    /// What was to be started for a replica that this very pass sends away is not started.
+    fn drop_overtaken_actions(&mut self) {
+        let replicas = &self.replicas;
+        let is_alive = |id: &ReplicaId| replicas.iter().any(|row| row.id == *id && row.phase.is_alive());
+        self.plan.actions.retain_mut(|action| match action {
+            Action::Start { replica, .. } => is_alive(replica),
+            Action::Prepare { replicas, .. } => {
+                replicas.retain(is_alive);
+                !replicas.is_empty()
+            }
+            _ => true,
+        });
     }
 
     /// The one deployment that is on its way, after [`Self::decide_attempts`].
@@ -98,7 +113,8 @@ impl<'a> Pass<'a> {
         });
         let candidate = candidate.map(|deployment| Wanted {
             deployment,
-            count,
+            // Also where none should run afterwards: a target is a deployment that was healthy once.
+            count: count.max(1),
             nonce: Some(intent.restart_nonce),
             proven: false,
         });
@@ -250,15 +266,15 @@ impl<'a> Pass<'a> {
 
     /// A container that should come up: start it, count how often it ended, wait longer each time.
     fn run_container(&mut self, replica: &Replica, container: &Observed, proven: bool) {
+        self.waits(Waiting::Health(replica.id));
         match &container.status {
             ReplicaStatus::Created => self.start_when_due(replica, container, proven),
             ReplicaStatus::Exited(exit) => self.start_again(replica, container, exit, proven),
             ReplicaStatus::Running => {
                 self.settle_try(replica);
-                self.waits(Waiting::Health(replica.id));
                 self.wake_at(self.view.now_ms.saturating_add(MAX_TRY_DELAY_MS));
             }
-            ReplicaStatus::Restarting | ReplicaStatus::Paused => self.waits(Waiting::Health(replica.id)),
+            ReplicaStatus::Restarting | ReplicaStatus::Paused => {}
             ReplicaStatus::Dead => self.act(Action::Remove {
                 handle: container.handle.clone(),
             }),
