@@ -123,12 +123,7 @@ impl Inspected {
             status: self.status(),
             address: endpoints.find_map(|endpoint| endpoint.ipam.as_ref()?.address),
             started_at_ms: milliseconds(&self.state.started_at),
-            // While a container runs, Docker has forgotten how its run before that ended.
-            last_exit: match self.state.status.as_str() {
-                "exited" | "restarting" => Some(self.exit()),
-                "created" if !self.state.error.is_empty() => Some(self.exit()),
-                _ => None,
-            },
+            last_exit: matches!(self.state.status.as_str(), "exited" | "restarting").then(|| self.exit()),
             engine_restarts: self.restart_count,
             restart: match self
                 .host_config
