@@ -34,6 +34,11 @@ const LOG_FILES: &str = "4";
 const USUAL_CPU_SHARES: u64 = 1024;
 /// Fewest shares that Docker takes.
 const LEAST_CPU_SHARES: u64 = 2;
+/// Longest `NAME=VALUE` that Linux hands to a process, with the NUL at its end, in bytes (32 pages).
+const MAX_VARIABLE_BYTES: usize = 128 << 10;
+/// Most bytes that all variables may have: Linux gives a quarter of the stack (2 MiB of 8), the image's own variables
+/// and the arguments share it.
+const MAX_VARIABLES_BYTES: usize = 1536 << 10;
 /// The variable that names the replica.
 const REPLICA_VARIABLE: &str = "FERROVIA_REPLICA_ID";
 
@@ -96,6 +101,27 @@ impl Plan<'_> {
         body
     }
 
+    /// Why the variables cannot be handed to a process. Docker does not say it: with an init process in between, the
+    /// container starts and ends at once.
+    pub(super) fn too_large(&self) -> Option<String> {
+        let size = |name: &str, value: usize| name.len() + value + 2;
+        let variables = &self.workload.variables;
+        let sizes = variables
+            .iter()
+            .map(|(name, value)| (name, size(name, value.expose().len())));
+        if let Some((name, bytes)) = sizes.clone().find(|(_, bytes)| *bytes > MAX_VARIABLE_BYTES) {
+            return Some(format!(
+                "the variable `{name}` has {bytes} bytes with its name; Linux takes {MAX_VARIABLE_BYTES} at most"
+            ));
+        }
+        let all: usize = sizes.map(|(_, bytes)| bytes).sum();
+        (all > MAX_VARIABLES_BYTES).then(|| {
+            format!(
+                "all variables together have {all} bytes; a process can take {MAX_VARIABLES_BYTES} of them"
+            )
+        })
+    }
+
     /// `NAME=VALUE` with each name once, the last value of it.
     fn environment(&self) -> Vec<String> {
         let given = &self.workload.variables;
@@ -135,6 +161,10 @@ mod tests {
     use crate::sample;
 
     fn body(workload: &Workload, mac_at_endpoint: bool) -> Value {
+        plan(workload, mac_at_endpoint, |plan| plan.body())
+    }
+
+    fn plan<T>(workload: &Workload, mac_at_endpoint: bool, look: impl FnOnce(&Plan<'_>) -> T) -> T {
         let bridge = AddressPlan::default().bridge(0).unwrap();
         let slot = &workload.replicas[0];
         let plan = Plan {
@@ -146,7 +176,7 @@ mod tests {
             resolver_file: "/f/resolv",
             mac_at_endpoint,
         };
-        plan.body()
+        look(&plan)
     }
 
     #[test]
@@ -170,6 +200,29 @@ mod tests {
                 "A=new",
                 "FERROVIA_REPLICA_ID=fv-shop-production-web-v1-1"
             ])
+        );
+    }
+
+    #[test]
+    fn what_linux_does_not_take_is_said_before() {
+        let mut workload = sample::workload(1, 1);
+        let mut too_large = |count: usize, bytes: usize| {
+            workload.variables = (0..count)
+                .map(|n| (format!("V{n:03}"), Secret::new("x".repeat(bytes))))
+                .collect();
+            plan(&workload, true, |plan| plan.too_large())
+        };
+        assert_eq!(too_large(1, (128 << 10) - 6), None);
+        assert!(
+            too_large(1, (128 << 10) - 5)
+                .unwrap()
+                .contains("`V000` has 131073 bytes")
+        );
+        assert_eq!(too_large(15, 100 << 10), None);
+        assert!(
+            too_large(16, 100 << 10)
+                .unwrap()
+                .starts_with("all variables together")
         );
     }
 

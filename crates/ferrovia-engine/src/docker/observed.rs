@@ -152,12 +152,12 @@ impl Inspected {
     /// process has ended; one that then ended with 0 by itself was not killed.
     fn exit(&self) -> Exit {
         let state = &self.state;
-        let at_ms = milliseconds(&state.finished_at)
-            .or_else(|| milliseconds(&state.started_at))
-            .or_else(|| milliseconds(&self.created))
-            .unwrap_or(0);
+        let begun = milliseconds(&state.started_at);
+        // Docker notes the end of a very short run before its start.
+        let ended = milliseconds(&state.finished_at).max(begun);
+        let at_ms = ended.or_else(|| milliseconds(&self.created)).unwrap_or(0);
         let error = if state.error.is_empty() {
-            let ran_ms = milliseconds(&state.started_at).map_or(0, |started| at_ms - started);
+            let ran_ms = begun.map_or(0, |begun| at_ms - begun);
             self.command()
                 .filter(|_| ran_ms < EARLY_MS)
                 .and_then(|command| words::early_exit(state.exit_code, command))

@@ -93,6 +93,9 @@ impl Inner {
             resolver_file: &resolver_file.to_string_lossy(),
             mac_at_endpoint: version.map_err(|refusal| refusal.into_error("version"))? >= ENDPOINT_MAC,
         };
+        if let Some(why) = plan.too_large() {
+            return Err(Error::CannotStart(why));
+        }
         let id = match self.create(&plan, slot).await? {
             Place::There(found) if !(start && found.never_started()) => {
                 return found.observed().ok_or(Error::NameTaken(name));

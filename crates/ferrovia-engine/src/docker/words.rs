@@ -17,9 +17,6 @@ pub(super) fn cannot_start(message: &str) -> Option<String> {
             "the directory `{path}` that should be mounted does not exist on the host"
         ));
     }
-    if inner.contains("argument list too long") {
-        return Some("a variable or all variables together are too large; one may have 128 KiB".into());
-    }
     if let Some(user) = after(message, "unable to find user ").and_then(|rest| rest.split(':').next()) {
         return Some(format!(
             "the image runs as user `{user}`, who is not in its `/etc/passwd`"

@@ -427,7 +427,11 @@ impl World {
             replica.engine_restarts += 1;
         }
         replica.run = Run::Running;
-        replica.started_at_ms = Some(now_ms);
+        // Two runs have two starts, even within one millisecond.
+        let after_last = replica
+            .started_at_ms
+            .map_or(now_ms, |last| last.saturating_add(1));
+        replica.started_at_ms = Some(now_ms.max(after_last));
         self.changed.push(replica.owner.instance_id);
     }
 

@@ -1,0 +1,18 @@
+//! Tests of the engines through their trait. Modules that begin with `live_` need Docker, root and Debian's packages.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what goes wrong here is a failed test"
+)]
+
+mod contract;
+mod docker_lab;
+mod fake_memory;
+mod live_docker;
+mod live_official;
+mod live_profile;
+mod registry;
+mod scripted;
+mod workload;
