@@ -12,7 +12,7 @@ use sqlx::{ConnectOptions, Executor, PgConnection, PgPool, Postgres};
 
 use crate::error::Error;
 
-/// What a reading function takes: `&mut *db.conn().await?` and a [`crate::Tx`] both turn into it.
+/// What a reading function takes: `&mut *db.conn().await?` and a `&mut` [`crate::Tx`] both turn into it.
 pub type Conn = PgConnection;
 /// A connection on loan from the pool; goes back when dropped.
 pub type PooledConn = sqlx::pool::PoolConnection<Postgres>;

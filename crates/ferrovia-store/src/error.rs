@@ -101,6 +101,9 @@ pub enum Error {
     /// The schema could not be brought up to date.
     #[error("the database's schema could not be brought up to date")]
     Migrate(#[source] sqlx::migrate::MigrateError),
+    /// A secret could not be sealed or opened, or the keys' file cannot be used.
+    #[error(transparent)]
+    Seal(#[from] crate::seal::Error),
     /// A statement is wrong: a mistake in Ferrovia.
     #[error("the database refused a statement")]
     Statement(#[source] sqlx::Error),
@@ -119,6 +122,7 @@ impl Error {
             | Self::Unique { .. }
             | Self::Reference { .. } => Class::Conflict,
             Self::Exhausted { .. } => Class::Limit,
+            Self::Seal(error) => error.class(),
             Self::Refused(_) | Self::TooOld { .. } => Class::Invalid,
             Self::Corrupt { .. } | Self::Migrate(_) | Self::Statement(_) => Class::Bug,
         }

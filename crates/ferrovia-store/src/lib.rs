@@ -8,21 +8,27 @@
 //! only how it is kept.
 
 pub mod admin;
+pub mod audit;
 mod clock;
 mod db;
+pub mod domain;
 pub mod environment;
 mod error;
 #[cfg(feature = "faults")]
 pub mod fault;
+pub mod idempotency;
 pub mod installation;
 pub mod instance;
 mod migrate;
 pub mod project;
 pub mod queue;
 mod row;
+pub mod seal;
 pub mod service;
 pub mod team;
+pub mod token;
 mod tx;
+pub mod variable;
 
 pub use clock::Clock;
 pub use db::{Conn, Db, Options, PooledConn};

@@ -36,10 +36,9 @@ impl Wake {
 
     /// Returns when something was enqueued since the last call, or after `at_most`.
     pub async fn wait(&mut self, at_most: Duration) {
-        match tokio::time::timeout(at_most, self.0.changed()).await {
+        if let Ok(Err(_)) = tokio::time::timeout(at_most, self.0.changed()).await {
             // The listener is gone: the poll is what is left.
-            Ok(Err(_)) => tokio::time::sleep(at_most).await,
-            Ok(Ok(())) | Err(_) => {}
+            tokio::time::sleep(at_most).await;
         }
     }
 }

@@ -7,6 +7,9 @@
     reason = "these are tests"
 )]
 
+mod fixture;
+mod objects;
 mod queue;
 mod queue_crowd;
+mod secrets;
 mod transactions;

@@ -40,7 +40,7 @@ async fn claim_one(db: &Db, length: Duration) -> Option<Lease> {
 
 /// Whether the key is due now, whoever holds it.
 async fn due_in_ms(db: &Db) -> Option<u64> {
-    queue::next_due_ms(&mut *db.conn().await.unwrap(), "c")
+    queue::next_due_ms(&mut db.conn().await.unwrap(), "c")
         .await
         .unwrap()
 }
@@ -323,7 +323,7 @@ async fn slots_hold_over_all_owners_and_come_free() {
         claim(&test.db, "two", "other", 2, 5, LEASE).await.unwrap().len(),
         2
     );
-    let depths = queue::depths(&mut *test.db.conn().await.unwrap()).await.unwrap();
+    let depths = queue::depths(&mut test.db.conn().await.unwrap()).await.unwrap();
     let numbers: Vec<_> = depths
         .iter()
         .map(|d| (d.class.as_str(), d.waiting, d.running, d.failing))
