@@ -54,17 +54,15 @@
 //! # Shapes of JSON in the rows
 //!
 //! - `deployment.settings`, `build.settings`: `Settings` and `BuildSettings` of `ferrovia_core::settings`.
-//! - `deployment.sealed_variables`, `build.sealed_variables`: sealed with the project's data key; in clear it is a
-//!   JSON array of `[key, value]` pairs, references resolved, sorted by key ([`snapshot`]). Variables that the platform
-//!   injects are not in it: the reconciler adds them (`ferrovia_core::injected`); one that the user set wins.
+//! - `deployment.sealed_variables`, `build.sealed_variables`: `DataKey::seal_pairs` with the project's data key, for
+//!   `ferrovia_store::deployment::place` and `build::place`; references resolved, sorted by key. Variables that the
+//!   platform injects are not in it: the reconciler adds them (`ferrovia_core::injected`); one that the user set wins.
 //! - `deployment.source`: `ferrovia_core::injected::GitSource`.
 //! - `report`: a `Report`; `warnings`: an array of `Report`.
-//! - `durations`: `{"upload": ms, "queue": ms, "build": ms, "deploy": ms, "total": ms}`; the use case writes `upload`
-//!   when it knows it, the reconcilers the others.
+//! - `durations`: `ferrovia_core::outcome::Durations`; the use case writes `upload` when it knows it, the reconcilers
+//!   the others.
 //!
 //! # Deliberately absent
 //!
 //! Scripts of steps and compensation: a reconciler plans again from what it sees. A reconciler does not retry inside
 //! a pass; the next pass is the retry. No transaction is open while the engine or the builder is called.
-
-pub mod snapshot;

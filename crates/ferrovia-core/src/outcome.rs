@@ -89,6 +89,27 @@ impl Outcome {
     }
 }
 
+/// How long the steps of a deployment took, in milliseconds; `None` while not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Durations {
+    /// Sending the source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upload: Option<u64>,
+    /// Waiting for its turn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<u64>,
+    /// Making the image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub build: Option<u64>,
+    /// From the image to every edge and node serving it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deploy: Option<u64>,
+    /// Everything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
+}
+
 /// What was last observed of an instance or a deployment; always kept with the time of observation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -211,6 +211,7 @@ CREATE TABLE deployment (
     finished_ms      bigint,
     UNIQUE (instance_id, number)
 );
+CREATE INDEX deployment_by_build ON deployment (build_id);
 ALTER TABLE intent ADD FOREIGN KEY (target_deployment) REFERENCES deployment;
 
 -- A replica from its allocation until its address may be used again.
@@ -240,19 +241,24 @@ CREATE INDEX replica_by_instance ON replica (instance_id);
 CREATE TABLE table_head (
     single   boolean PRIMARY KEY DEFAULT true CHECK (single),
     epoch    bigint NOT NULL,
-    revision bigint NOT NULL
+    revision bigint NOT NULL,
+    -- Tombstones up to this revision are gone: a reader that holds less needs a snapshot.
+    pruned   bigint NOT NULL DEFAULT 0
 );
 INSERT INTO table_head (epoch, revision) VALUES (1, 0);
 
 -- The rows of the tables, and tombstones of rows that are gone until every reader has acknowledged them.
 CREATE TABLE table_row (
-    audience text NOT NULL CHECK (audience IN ('edge', 'node')),
-    key      text NOT NULL,
-    value    jsonb,
-    revision bigint NOT NULL,
+    audience    text NOT NULL CHECK (audience IN ('edge', 'node')),
+    key         text NOT NULL,
+    value       jsonb,
+    revision    bigint NOT NULL,
+    -- Whose row it is: a change recomputes the rows of one instance only.
+    instance_id uuid NOT NULL,
     PRIMARY KEY (audience, key)
 );
 CREATE INDEX table_row_by_revision ON table_row (audience, revision);
+CREATE INDEX table_row_by_instance ON table_row (instance_id);
 
 -- Every reader of the tables that was ever heard of, and what it durably holds.
 CREATE TABLE table_reader (

@@ -9,22 +9,29 @@
 
 pub mod admin;
 pub mod audit;
+pub mod build;
 mod clock;
+pub mod cutover;
 mod db;
+pub mod deployment;
 pub mod domain;
 pub mod environment;
 mod error;
 #[cfg(feature = "faults")]
 pub mod fault;
 pub mod idempotency;
+pub mod image;
 pub mod installation;
 pub mod instance;
+pub mod intent;
 mod migrate;
 pub mod project;
 pub mod queue;
+pub mod replica;
 mod row;
 pub mod seal;
 pub mod service;
+pub mod table;
 pub mod team;
 pub mod token;
 mod tx;
