@@ -6,6 +6,8 @@
 
 pub mod bases;
 pub mod cutover;
+pub mod detect;
+pub mod dockerfile;
 pub mod error;
 pub mod host;
 pub mod id;
@@ -16,6 +18,7 @@ pub mod network;
 pub mod observation;
 pub mod outcome;
 pub mod permission;
+pub mod plan;
 pub mod secret;
 pub mod settings;
 pub mod settings_rules;
