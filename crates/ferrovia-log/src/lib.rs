@@ -18,6 +18,7 @@
 mod error;
 mod follow;
 mod frame;
+pub mod place;
 mod reader;
 mod segment;
 mod writer;
