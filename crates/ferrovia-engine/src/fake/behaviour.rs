@@ -24,6 +24,8 @@ pub struct Behaviour {
     pub listen: Listen,
     /// `FAKE_STOP_DELAY_MS`: time from SIGTERM to its end; past the grace it is killed.
     pub stop_delay_ms: u64,
+    /// `FAKE_LOG_REQUESTS=1`: it writes a line for every request.
+    pub log_requests: bool,
     /// `FAKE_CANNOT_START`: the engine refuses to start it with this sentence.
     pub cannot_start: Option<String>,
 }
@@ -68,6 +70,7 @@ impl Behaviour {
                 _ => Listen::Port(port("FAKE_LISTEN").unwrap_or(usual)),
             },
             stop_delay_ms: number("FAKE_STOP_DELAY_MS").unwrap_or(0),
+            log_requests: text("FAKE_LOG_REQUESTS") == Some("1"),
             cannot_start: text("FAKE_CANNOT_START").map(str::to_owned),
         }
     }

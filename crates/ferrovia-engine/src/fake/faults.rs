@@ -53,6 +53,28 @@ pub enum Call {
 }
 
 impl Call {
+    /// All of them.
+    pub const ALL: [Self; 18] = [
+        Self::Info,
+        Self::FindImage,
+        Self::EnsureImage,
+        Self::Images,
+        Self::RemoveImage,
+        Self::Apply,
+        Self::Prepare,
+        Self::Create,
+        Self::Observe,
+        Self::Find,
+        Self::Start,
+        Self::SetRestart,
+        Self::Stop,
+        Self::Remove,
+        Self::Events,
+        Self::Stats,
+        Self::LogFile,
+        Self::ProcessId,
+    ];
+
     /// The word in error messages.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -14,7 +14,7 @@ use tokio::sync::{broadcast, watch};
 
 use super::Options;
 use super::faults::{Call, Fault, Faults, Script};
-use super::world::{Run, World};
+use super::world::{Replica, Run, World};
 use crate::{Capabilities, Engine, EngineInfo, Error, Hint, ImageInfo, RegistryLogin, Scope, Stats};
 
 /// Milliseconds since 1970, as the caller counts them.
@@ -121,6 +121,50 @@ impl Memory {
             state.world.reboot(now_ms);
             state.hints = broadcast::channel(HINTS_QUEUED).0;
         });
+    }
+
+    /// What runs now.
+    pub(super) fn runs(&self) -> Vec<Replica> {
+        self.now(|state, _| state.world.running().cloned().collect())
+    }
+
+    /// Counts every change of what exists or runs.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.changes.subscribe()
+    }
+
+    /// Fetches an image. Whoever asks may: there is no registry.
+    pub(super) async fn fetch(&self, image: &ImageReference) -> Result<ImageInfo, Error> {
+        let missing = || Error::Image {
+            image: image.to_string(),
+            why: "it went away".into(),
+        };
+        self.step(Call::EnsureImage, |world, _| {
+            world.ensure_image(image)?;
+            world.find_image(image).ok_or_else(missing)
+        })
+        .await
+    }
+
+    /// Ends once a run of a replica has.
+    pub(super) async fn run_ended(&self, handle: &str, started_at_ms: Option<i64>) {
+        let runs = || {
+            let state = self.lock();
+            let replica = state.world.replica(handle);
+            replica
+                .is_some_and(|replica| replica.run == Run::Running && replica.started_at_ms == started_at_ms)
+        };
+        let mut changes = self.changes();
+        // The sender lives as long as `self`, so that waiting cannot fail.
+        let _ = changes.wait_for(|_| !runs()).await;
+    }
+
+    /// Ends once a killed caller has been replaced.
+    pub(super) async fn revived(&self) {
+        let mut killed = self.shared.killed.subscribe();
+        // The sender lives as long as `self`, so that waiting cannot fail.
+        let _ = killed.wait_for(|killed| *killed).await;
+        let _ = killed.wait_for(|killed| !*killed).await;
     }
 
     /// Lets time do what it does until now, and sends the hints of it. Every call does this first.
@@ -272,15 +316,7 @@ impl Engine for Memory {
     }
 
     async fn ensure_image(&self, image: &ImageReference, _: &RegistryLogin) -> Result<ImageInfo, Error> {
-        let missing = || Error::Image {
-            image: image.to_string(),
-            why: "it went away".into(),
-        };
-        self.step(Call::EnsureImage, |world, _| {
-            world.ensure_image(image)?;
-            world.find_image(image).ok_or_else(missing)
-        })
-        .await
+        self.fetch(image).await
     }
 
     async fn images(&self, repository_prefix: &str) -> Result<Vec<ImageReference>, Error> {
@@ -372,167 +408,5 @@ impl Engine for Memory {
 
     async fn process_id(&self, _: &str) -> Result<Option<u32>, Error> {
         self.step(Call::ProcessId, |_, _| Ok(None)).await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicI64, Ordering};
-
-    use ferrovia_core::secret::Secret;
-    use ferrovia_core::workload::ReplicaStatus;
-
-    use super::super::faults::{Rule, When};
-    use super::*;
-    use crate::sample;
-
-    fn engine(script: Script) -> (Memory, Arc<AtomicI64>) {
-        let time = Arc::new(AtomicI64::new(1_000_000));
-        let clock = {
-            let time = time.clone();
-            Arc::new(move || time.load(Ordering::Relaxed))
-        };
-        (
-            Memory::new(
-                Options {
-                    script,
-                    ..Options::default()
-                },
-                clock,
-            ),
-            time,
-        )
-    }
-
-    fn login() -> RegistryLogin {
-        RegistryLogin {
-            user: "u".into(),
-            password: Secret::new("p"),
-        }
-    }
-
-    fn one(fault: Fault, nth: u64) -> Script {
-        Script {
-            rules: vec![Rule {
-                call: None,
-                when: When::Nth(nth),
-                fault,
-            }],
-            ..Script::default()
-        }
-    }
-
-    #[tokio::test]
-    async fn a_killed_caller_never_hears_again_and_the_next_one_goes_on() {
-        let mut workload = sample::workload(1, 2);
-        workload.variables = vec![("FAKE_START_DELAY_MS".into(), Secret::new("50"))];
-        for (nth, running) in [(0, 0), (1, 0), (2, 0), (3, 1), (4, 1), (5, 2)] {
-            let (engine, _) = engine(Script::default());
-            engine.ensure_image(&workload.image, &login()).await.unwrap();
-            // Steps: apply, then create and start of each; the sixth is the next observe.
-            engine.set_script(one(Fault::KillBefore, nth));
-            tokio::select! {
-                biased;
-                _ = async { engine.apply(&workload).await.unwrap(); engine.observe(Scope::All).await } => panic!("ended"),
-                () = engine.killed() => {}
-            }
-            let runs = |replica: &&Observed| replica.status == ReplicaStatus::Running;
-            assert_eq!(
-                engine.replicas().iter().filter(runs).count(),
-                running,
-                "killed at {nth}"
-            );
-            engine.revive();
-            let observed = engine.apply(&workload).await.unwrap();
-            assert_eq!(observed.iter().filter(runs).count(), 2);
-            assert_eq!(engine.replicas().len(), 2);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_lost_answer_happened_and_a_lost_call_did_not() {
-        let workload = sample::workload(1, 1);
-        for (fault, there) in [
-            (Fault::LoseAnswer, 1),
-            (Fault::LoseCall, 0),
-            (Fault::Unavailable, 0),
-        ] {
-            let (engine, _) = engine(one(fault, 1));
-            engine.ensure_image(&workload.image, &login()).await.unwrap();
-            assert!(engine.prepare(&workload).await.is_err());
-            assert_eq!(engine.replicas().len(), there);
-        }
-    }
-
-    #[tokio::test]
-    async fn time_ends_and_restarts_replicas() {
-        let (engine, time) = engine(Script::default());
-        let mut workload = sample::workload(1, 1);
-        workload.variables = vec![
-            ("FAKE_START_DELAY_MS".into(), Secret::new("50")),
-            ("FAKE_EXIT_AFTER_MS".into(), Secret::new("1000")),
-            ("FAKE_EXIT_CODE".into(), Secret::new("3")),
-        ];
-        engine.ensure_image(&workload.image, &login()).await.unwrap();
-        let handle = engine.apply(&workload).await.unwrap()[0].handle.clone();
-        assert_eq!(engine.answer(&handle, "/"), None);
-        time.fetch_add(50, Ordering::Relaxed);
-        assert_eq!(engine.answer(&handle, "/"), Some(200));
-        engine
-            .set_restart(&handle, EngineRestart::UnlessStopped)
-            .await
-            .unwrap();
-        let mut hints = engine.events().await.unwrap();
-        assert_eq!(engine.next_due_ms(), Some(1_001_000));
-        time.store(1_001_000, Ordering::Relaxed);
-        assert_eq!(
-            engine.find(&handle).await.unwrap().unwrap().status,
-            ReplicaStatus::Restarting
-        );
-        assert_eq!(
-            hints.next().await.unwrap().unwrap().instance_id,
-            workload.owner.instance_id
-        );
-        time.store(1_001_100, Ordering::Relaxed);
-        let found = engine.find(&handle).await.unwrap().unwrap();
-        assert_eq!(
-            (found.status, found.started_at_ms, found.engine_restarts),
-            (ReplicaStatus::Running, Some(1_001_100), 1)
-        );
-        assert!(matches!(engine.remove(&handle).await, Err(Error::InUse(_))));
-        engine.stop(&handle, 0).await.unwrap();
-        time.fetch_add(100_000, Ordering::Relaxed);
-        assert!(
-            matches!(engine.find(&handle).await.unwrap().unwrap().status, ReplicaStatus::Exited(exit) if exit.code == 143)
-        );
-        engine.reboot();
-        engine.remove(&handle).await.unwrap();
-        engine.remove(&handle).await.unwrap();
-        assert!(hints.next().await.is_some());
-        assert_eq!(engine.find(&handle).await.unwrap(), None);
-    }
-
-    #[tokio::test]
-    async fn an_address_has_one_user() {
-        let (engine, _) = engine(Script::default());
-        let first = sample::workload(1, 1);
-        let mut second = sample::workload(2, 1);
-        second.replicas[0].address = first.replicas[0].address;
-        engine.ensure_image(&first.image, &login()).await.unwrap();
-        let handle = engine.apply(&first).await.unwrap()[0].handle.clone();
-        assert!(matches!(
-            engine.apply(&second).await,
-            Err(Error::Refused { call: "start", .. })
-        ));
-        engine.stop(&handle, 0).await.unwrap();
-        engine.apply(&second).await.unwrap();
-        assert_eq!(
-            engine
-                .observe(Scope::Deployment(second.owner.deployment_id))
-                .await
-                .unwrap()
-                .len(),
-            1
-        );
     }
 }

@@ -1,15 +1,25 @@
 //! The fake engine: the trait's contract without containers, for demos, work on the user interface and tests.
 //!
-//! One state machine ([`world`]), a pure function of calls and times, stands behind both forms: [`Memory`] answers in
-//! the caller's process with the caller's clock, for fast and repeatable tests. What goes wrong is scripted
+//! One state machine ([`world`]), a pure function of calls and times, stands behind both forms. [`Memory`] answers in
+//! the caller's process with the caller's clock, for fast and repeatable tests. [`serve`] is a process of its own,
+//! whose state outlives its clients ([`FakeEngine`]): there each replica is an HTTP server on its own address of
+//! 127.0.0.0/8 (see [`address_plan`]), and its log is a file as Docker writes it. What goes wrong is scripted
 //! ([`Rule`]) and seeded: the same seed and the same calls meet the same faults. What a replica does follows from its
 //! variables and its image ([`Behaviour`]).
 //!
-//! It runs nothing: no process, no file system, no isolation between environments.
+//! It runs no code of anybody's: no process, no file system, no isolation between environments. State is in memory
+//! only: an end of the process is a loss of the host.
 
 mod behaviour;
+mod client;
 mod faults;
+mod listeners;
+mod log;
 mod memory;
+mod replica;
+mod server;
+mod websocket;
+mod wire;
 mod world;
 
 use std::net::Ipv4Addr;
@@ -19,8 +29,10 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 pub use self::behaviour::{Behaviour, Listen};
+pub use self::client::FakeEngine;
 pub use self::faults::{Call, EventFaults, Fault, Rule, Script, When};
 pub use self::memory::{Clock, Memory};
+pub use self::server::{ServeError, ServeOptions, serve};
 
 /// How a fake engine starts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

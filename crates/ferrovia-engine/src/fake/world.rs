@@ -133,6 +133,13 @@ impl World {
         std::mem::take(&mut self.changed)
     }
 
+    /// The replicas that run.
+    pub(super) fn running(&self) -> impl Iterator<Item = &Replica> {
+        self.replicas
+            .values()
+            .filter(|replica| replica.run == Run::Running)
+    }
+
     /// One replica.
     pub(super) fn replica(&self, handle: &str) -> Option<&Replica> {
         self.replicas.get(handle)

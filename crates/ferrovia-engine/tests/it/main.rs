@@ -10,6 +10,7 @@
 mod contract;
 mod docker_lab;
 mod fake_memory;
+mod fake_process;
 mod live_docker;
 mod live_official;
 mod live_profile;
