@@ -3,5 +3,6 @@
 mod clock;
 pub mod dns;
 pub mod firewall;
+pub mod logs;
 mod netlink;
 pub mod probe;
