@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::PoisonError;
 
 use ferrovia_core::network::Bridge;
+use ferrovia_core::table::hardware_address;
 use ferrovia_core::workload::{EngineRestart, Observed, ReplicaSlot, ReplicaStatus, Workload};
 use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -26,7 +27,7 @@ const LIST_TIMEOUT_MS: u64 = 60_000;
 const CREATE_TIMEOUT_MS: u64 = 60_000;
 /// How long a start may take, in milliseconds.
 const START_TIMEOUT_MS: u64 = 60_000;
-/// How long a change of the restart policy may take, in milliseconds.
+/// How long a change of the restart policy or of the network may take, in milliseconds.
 const UPDATE_TIMEOUT_MS: u64 = 30_000;
 /// How long a removal may take, in milliseconds.
 const REMOVE_TIMEOUT_MS: u64 = 120_000;
@@ -104,14 +105,7 @@ impl Inner {
             Place::New(id) => id,
             Place::There(found) => found.id,
         };
-        match self.start(&id).await {
-            Err(Error::Refused { why, .. }) if network_is_missing(&why) => {
-                self.bridges.lock().await.remove(&bridge.index);
-                self.ensure_bridge(&bridge).await?;
-                self.start(&id).await?;
-            }
-            other => other?,
-        }
+        self.start(&id).await?;
         let found = self
             .inspect(&id)
             .await?
@@ -176,7 +170,58 @@ impl Inner {
         Ok(file)
     }
 
+    /// Starts a container; when its network was removed meanwhile (`docker network prune` does that while nothing
+    /// runs on it), it is made again and joined again.
     pub(super) async fn start(&self, id: &str) -> Result<(), Error> {
+        match self.start_as_it_is(id).await {
+            Err(Error::Refused { why, .. }) if why.contains("network") && why.contains("not found") => {
+                self.join_again(id).await?;
+                self.start_as_it_is(id).await
+            }
+            other => other,
+        }
+    }
+
+    /// A container knows its network by an id that is gone: it leaves by name and joins the new one.
+    async fn join_again(&self, id: &str) -> Result<(), Error> {
+        let found = self
+            .inspect(id)
+            .await?
+            .ok_or_else(|| Error::Gone(id.to_owned()))?;
+        let address = found.observed().and_then(|observed| observed.address);
+        let bridge = address.and_then(|address| self.options.addresses.bridge_of(address));
+        let (Some(address), Some(bridge)) = (address, bridge) else {
+            return Err(Error::Network(
+                "the container is on no bridge of the platform".into(),
+            ));
+        };
+        self.bridges.lock().await.remove(&bridge.index);
+        self.ensure_bridge(&bridge).await?;
+        let mut endpoint = json!({ "IPAMConfig": { "IPv4Address": address } });
+        if self
+            .api
+            .version()
+            .await
+            .is_ok_and(|version| version >= ENDPOINT_MAC)
+        {
+            endpoint["MacAddress"] = json!(hardware_address(address));
+        }
+        let steps = [
+            ("disconnect", json!({ "Container": id, "Force": true })),
+            ("connect", json!({ "Container": id, "EndpointConfig": endpoint })),
+        ];
+        for (step, body) in steps {
+            let path = format!("/networks/{}/{step}", bridge.interface);
+            let ask = Ask::post(path, UPDATE_TIMEOUT_MS).body(body);
+            self.api
+                .ask(ask)
+                .await
+                .map_err(|refusal| refusal.into_error("join network"))?;
+        }
+        Ok(())
+    }
+
+    async fn start_as_it_is(&self, id: &str) -> Result<(), Error> {
         let ask = || Ask::post(format!("/containers/{id}/start"), START_TIMEOUT_MS);
         match self.api.ask(ask()).await {
             Ok(_) => Ok(()),
@@ -349,10 +394,6 @@ fn or_cannot_start(refusal: Refusal, call: &'static str) -> Error {
         Some(why) => Error::CannotStart(why),
         None => refusal.into_error(call),
     }
-}
-
-fn network_is_missing(why: &str) -> bool {
-    why.contains("network") && why.contains("not found")
 }
 
 /// Whether a text is a whole container id: never a name, and never the beginning of an id.

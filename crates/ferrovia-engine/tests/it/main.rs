@@ -14,6 +14,7 @@ mod fake_process;
 mod live_docker;
 mod live_official;
 mod live_profile;
+mod live_speed;
 mod registry;
 mod scripted;
 mod workload;
