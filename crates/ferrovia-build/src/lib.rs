@@ -3,6 +3,7 @@
 pub mod digest;
 pub mod durable;
 pub mod registry;
+pub mod render;
 
 use async_trait::async_trait;
 use ferrovia_core::error::{Class, Report};

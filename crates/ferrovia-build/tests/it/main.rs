@@ -1,8 +1,6 @@
 //! Integration tests of ferrovia-build: one binary, a module per part.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod images;
 mod live_registry;

@@ -240,11 +240,25 @@ pub(super) fn plan(context: &mut Context<'_>) -> Result<Plan, Report> {
     if let Some(command) = &context.settings.install_command {
         step = step.shell(command);
     }
-    let package = context.settings.build_command.clone();
-    step = step.shell(package.unwrap_or_else(|| format!("{maven} -DskipTests package")));
+    let plain = application
+        .as_ref()
+        .is_some_and(|application| matches!(application.kind, Kind::Plain(_)));
+    let package = if plain {
+        format!(
+            "{maven} -DskipTests package dependency:copy-dependencies -DincludeScope=runtime \
+             \"-DoutputDirectory=$PWD/.ferrovia/lib\""
+        )
+    } else {
+        format!("{maven} -DskipTests package")
+    };
+    step = match &context.settings.build_command {
+        None => step.shell(package),
+        Some(command) if plain => step.shell(command).shell(package),
+        Some(command) => step.shell(command),
+    };
     let mut deploy = Deploy::new(format!("java-runtime:{line}"));
     if let Some(application) = &application {
-        step = step.shell(collect_script(application, &maven));
+        step = step.shell(collect_script(application));
         deploy = match application.kind {
             Kind::Quarkus => deploy.input_to("build", "/app/.ferrovia", "/app", &[]),
             _ => deploy
@@ -312,7 +326,7 @@ fn maven(context: &mut Context<'_>) -> String {
 }
 
 /// The script that puts what is started into `.ferrovia`.
-fn collect_script(application: &Application, maven: &str) -> String {
+fn collect_script(application: &Application) -> String {
     let directory = if application.directory.is_empty() {
         "."
     } else {
@@ -325,24 +339,12 @@ fn collect_script(application: &Application, maven: &str) -> String {
              else cp {target}/*-runner.jar .ferrovia/quarkus-run.jar; fi"
         );
     }
-    let mut lines = vec![format!("target={target}")];
-    lines.push(FIND_JAR.to_owned());
-    if let Kind::Plain(_) = application.kind {
-        let module = if application.directory.is_empty() {
-            String::new()
-        } else {
-            format!(" -pl {} -am", shell::quoted(&application.directory))
-        };
-        lines.push(format!(
-            "{maven} -DskipTests{module} package dependency:copy-dependencies -DincludeScope=runtime \"-DoutputDirectory=$PWD/.ferrovia/lib\""
-        ));
-    }
-    lines.join("\n")
+    format!("target={target}\n{FIND_JAR}")
 }
 
 /// Of the jars that Maven left, the one with everything in it.
 const FIND_JAR: &str = r#"mkdir -p .ferrovia/lib
-jars=$(find "$target" -maxdepth 1 -name '*.jar' ! -name 'original-*' ! -name '*-sources.jar' ! -name '*-javadoc.jar' ! -name '*-tests.jar' ! -name '*-plain.jar')
+jars=$(find "$target" -maxdepth 1 -name '*.jar' ! -name 'original-*' ! -name '*-sources.jar' ! -name '*-javadoc.jar' ! -name '*-tests.jar' ! -name '*-plain.jar' | sort)
 jar=$(echo "$jars" | grep -e '-jar-with-dependencies.jar$' -e '-shaded.jar$' -e '-all.jar$' -e '-fat.jar$' | head -n 1 || true)
 [ -n "$jar" ] || jar=$(echo "$jars" | head -n 1)
 [ -n "$jar" ] || { echo "ERROR: Maven left no jar in $target"; exit 1; }

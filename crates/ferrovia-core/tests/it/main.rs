@@ -8,3 +8,4 @@
 )]
 
 mod cutover;
+mod detect;

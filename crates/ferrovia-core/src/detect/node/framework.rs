@@ -318,10 +318,22 @@ fn config(view: &SourceView, name: &str) -> Option<String> {
     Some(without_comments(view.text(&path).unwrap_or_default()))
 }
 
-/// The text without lines that are comments.
+/// The text without its comments. A `//` behind a colon is part of an address.
 fn without_comments(text: &str) -> String {
-    let kept = text.lines().filter(|line| !line.trim_start().starts_with("//"));
-    kept.collect::<Vec<_>>().join("\n")
+    let mut kept = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("/*") {
+        kept.push_str(&rest[..at]);
+        rest = rest[at..].split_once("*/").map_or("", |(_, after)| after);
+    }
+    kept.push_str(rest);
+    let line = |line: &str| {
+        let comment = line
+            .match_indices("//")
+            .find(|(at, _)| !line[..*at].ends_with(':'));
+        comment.map_or(line, |(at, _)| &line[..at]).to_owned()
+    };
+    kept.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// The text of `KEY: 'VALUE'` in a configuration that is a program: a guess that is right for what people write.

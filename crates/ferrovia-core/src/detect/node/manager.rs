@@ -255,7 +255,9 @@ impl Manager {
         };
         match self.kind {
             Kind::Npm => "npm prune --omit=dev --ignore-scripts".to_owned(),
-            Kind::Pnpm if workspace => anew("pnpm install --prod --frozen-lockfile --prefer-offline --ignore-scripts"),
+            Kind::Pnpm if workspace => {
+                anew("pnpm install --prod --frozen-lockfile --prefer-offline --ignore-scripts\npnpm rebuild --recursive")
+            },
             Kind::Pnpm => "pnpm prune --prod --ignore-scripts".to_owned(),
             Kind::Yarn => "yarn install --production --frozen-lockfile --ignore-scripts --prefer-offline --non-interactive".to_owned(),
             Kind::Berry => "yarn workspaces focus --all --production".to_owned(),

@@ -7,7 +7,7 @@ mod needs;
 mod start;
 
 use crate::error::Report;
-use crate::plan::{Deploy, From, Plan, Secrets, Sharing, Step};
+use crate::plan::{Command, Deploy, From, Plan, Secrets, Sharing, Step};
 use crate::versions::VersionRequest;
 
 use super::choose::{Found, Reason};
@@ -32,6 +32,15 @@ const PROGRAMS: &[&str] = &[
 ];
 /// Build variables that installs see.
 const INSTALL_VARIABLES: &[&str] = &["PIP_", "UV_", "POETRY_", "PDM_", "PIPENV_"];
+
+/// Environment of every Python application.
+const RUN_VARIABLES: &[(&str, &str)] = &[
+    ("PYTHONUNBUFFERED", "1"),
+    ("PYTHONFAULTHANDLER", "1"),
+    ("PYTHONDONTWRITEBYTECODE", "1"),
+    // The edge is the only way in, and says who the visitor is and how they came.
+    ("FORWARDED_ALLOW_IPS", "*"),
+];
 
 /// What says which packages are needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,12 +119,16 @@ pub(super) fn plan(context: &mut Context<'_>) -> Result<Plan, Report> {
     let manager = manager(view);
     let needs = Needs::read(view)?;
     let line = context.pin("python", &versions(context, &needs))?;
+    let settings = context.settings;
+    if manager == Manager::None && settings.install_command.is_none() && settings.build_command.is_none() {
+        return Ok(plan_without_needs(context, &needs, &line));
+    }
     let mut install = install_step(context, manager, &line);
     let libraries = needs.libraries();
     if !libraries.build.is_empty() {
         install
             .commands
-            .insert(0, crate::plan::Command::Shell(apt_install(&libraries.build)));
+            .insert(0, Command::Shell(apt_install(&libraries.build)));
     }
     let whole = install.secrets == Secrets::All;
     let mut build = Step::new("build", From::Step("install".to_owned())).path(VENV_BIN);
@@ -146,16 +159,10 @@ pub(super) fn plan(context: &mut Context<'_>) -> Result<Plan, Report> {
     let mut deploy = Deploy::new(format!("python-runtime:{line}"))
         .input("install", VENV, &[])
         .input("build", "/app", &[".venv", ".git"])
-        .variables(&[
-            ("VIRTUAL_ENV", VENV),
-            ("PYTHONUNBUFFERED", "1"),
-            ("PYTHONFAULTHANDLER", "1"),
-            ("PYTHONDONTWRITEBYTECODE", "1"),
-            // The edge is the only way in, and says who the visitor is and how they came.
-            ("FORWARDED_ALLOW_IPS", "*"),
-        ])
+        .variables(&[("VIRTUAL_ENV", VENV)])
+        .variables(RUN_VARIABLES)
         .path(VENV_BIN);
-    if build.commands.iter().any(|command| matches!(command, crate::plan::Command::Shell(line) if line.contains("uv sync") || line.contains("pip install"))) {
+    if build.commands.iter().any(|command| matches!(command, Command::Shell(line) if line.contains("uv sync") || line.contains("pip install"))) {
         deploy.inputs[0].step = "build".to_owned();
     }
     deploy.packages = libraries.run;
@@ -168,6 +175,17 @@ pub(super) fn plan(context: &mut Context<'_>) -> Result<Plan, Report> {
         deploy.start = Some(shell::start_command(&start.line));
     }
     Ok(context.plan("python", vec![install, build], deploy, deploy::as_it_stands))
+}
+
+/// A program that needs nothing but Python passes through.
+fn plan_without_needs(context: &Context<'_>, needs: &Needs, line: &str) -> Plan {
+    let base = format!("python-runtime:{line}");
+    let step = Step::new("source", From::Image(base.clone())).source(["."]);
+    let mut deploy = Deploy::new(base)
+        .input("source", "/app", &[".git"])
+        .variables(RUN_VARIABLES);
+    deploy.start = start::find(context.view, needs).map(|start| shell::start_command(&start.line));
+    context.plan("python", vec![step], deploy, deploy::as_it_stands)
 }
 
 /// What asks for a version of Python.
@@ -241,7 +259,7 @@ fn install_step(context: &mut Context<'_>, manager: Manager, line: &str) -> Step
                     .secrets(Secrets::All);
             }
             uv(step, line)
-                .source(present(view, &["pyproject.toml", "uv.lock", "README.md"]))
+                .source(present(view, &["pyproject.toml", "uv.lock"]))
                 .shell(sync)
         }
         Manager::Poetry => {
@@ -251,18 +269,13 @@ fn install_step(context: &mut Context<'_>, manager: Manager, line: &str) -> Step
             } else {
                 "poetry lock\n"
             };
-            if locks.is_empty() {
-                // Nothing to say: the lock is there.
-            } else {
-                lock_missing(context, "poetry.lock", "poetry lock");
+            if !locks.is_empty() {
+                lock_missing(context, "`poetry.lock`", "poetry lock");
             }
             let export = "poetry export --only main --format requirements.txt --output /tmp/requirements.txt";
             with_venv(step)
                 .path(VENV_BIN)
-                .source(present(
-                    view,
-                    &["pyproject.toml", "poetry.lock", "poetry.toml", "README.md"],
-                ))
+                .source(present(view, &["pyproject.toml", "poetry.lock", "poetry.toml"]))
                 .shell(format!(
                     "{locks}{export}\npip install --no-deps -r /tmp/requirements.txt"
                 ))
@@ -272,7 +285,7 @@ fn install_step(context: &mut Context<'_>, manager: Manager, line: &str) -> Step
             let export = "pdm export --prod --format requirements --output /tmp/requirements.txt";
             with_venv(step)
                 .path(VENV_BIN)
-                .source(present(view, &["pyproject.toml", "pdm.lock", "README.md"]))
+                .source(present(view, &["pyproject.toml", "pdm.lock"]))
                 .shell(format!(
                     "{export}\npip install --no-deps -r /tmp/requirements.txt"
                 ))
@@ -285,7 +298,7 @@ fn install_step(context: &mut Context<'_>, manager: Manager, line: &str) -> Step
                 "pipenv lock\n"
             };
             if !view.has("Pipfile.lock") {
-                lock_missing(context, "Pipfile.lock", "pipenv lock");
+                lock_missing(context, "`Pipfile.lock`", "pipenv lock");
             }
             // The usual index is whatever pip is told to use; others are the project's own.
             let sources = view
@@ -300,7 +313,7 @@ fn install_step(context: &mut Context<'_>, manager: Manager, line: &str) -> Step
                 .shell(format!("{lock}pipenv requirements{other} > /tmp/requirements.txt\npip install --no-deps -r /tmp/requirements.txt"))
         }
         Manager::Project => {
-            lock_missing(context, "a lock file", "uv lock");
+            lock_missing(context, "lock file", "uv lock");
             return with_venv(step)
                 .path(VENV_BIN)
                 .source(["."])
@@ -314,14 +327,7 @@ fn install_step(context: &mut Context<'_>, manager: Manager, line: &str) -> Step
 fn lock_missing(context: &mut Context<'_>, file: &str, command: &str) {
     context.warn(
         "lock_file_missing",
-        format!(
-            "there is no {}: another build may install other versions",
-            if file.contains(' ') {
-                file.to_owned()
-            } else {
-                format!("`{file}`")
-            }
-        ),
+        format!("there is no {file}: another build may install other versions"),
         format!("run `{command}` and commit the file that it writes"),
     );
 }
