@@ -66,3 +66,20 @@
 //!
 //! Scripts of steps and compensation: a reconciler plans again from what it sees. A reconciler does not retry inside
 //! a pass; the next pass is the retry. No transaction is open while the engine or the builder is called.
+
+mod beside;
+mod build;
+mod cleanup;
+mod control;
+mod dispatch;
+mod error;
+mod instance;
+pub mod live;
+mod publisher;
+mod resync;
+pub mod work;
+
+pub use cleanup::GRACE_MS;
+pub use control::{Control, Options, Parts, Site, Status, Sweep};
+pub use error::Error;
+pub use live::Live;

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::deployment::outcome_from;
 use crate::row::{address, count, from_json, name};
-use crate::{Conn, Error, intent, replica};
+use crate::{Conn, Error, intent, replica, table};
 
 /// An instance with everything around it.
 #[derive(Debug, Clone)]
@@ -42,6 +42,8 @@ pub struct Situation {
     pub deployments: Vec<DeploymentFacts>,
     /// Its replicas.
     pub replicas: Vec<Replica>,
+    /// Its rows in the tables.
+    pub published: Vec<table::Published>,
 }
 
 /// A deployment that matters.
@@ -96,6 +98,7 @@ pub async fn find(conn: &mut Conn, instance: InstanceId) -> Result<Option<Situat
     let deployments = deployments(conn, instance, intent.target).await?;
     let replicas = replica::of_instance(conn, instance).await?;
     let hosts = hosts(conn, instance, &replicas).await?;
+    let published = table::of_instance(conn, instance).await?;
     let project = name("project", &row.project)?;
     let environment = name("environment", &row.environment)?;
     let service = name("service", &row.service)?;
@@ -121,7 +124,53 @@ pub async fn find(conn: &mut Conn, instance: InstanceId) -> Result<Option<Situat
         intent,
         deployments,
         replicas,
+        published,
     }))
+}
+
+/// The instances that are not as their rows want them, or are on their way: those that must be looked at though
+/// nothing was enqueued for them. Held ones are left alone.
+///
+/// # Errors
+/// [`Error::Unavailable`].
+pub async fn unsettled(conn: &mut Conn) -> Result<Vec<InstanceId>, Error> {
+    let ids: Vec<Uuid> = sqlx::query_scalar!(
+        r#"WITH state AS (
+               SELECT instance.id, intent.target_deployment AS target, intent.restart_nonce AS nonce,
+                      (instance.deleted_ms IS NOT NULL OR environment.deleted_ms IS NOT NULL
+                       OR service.deleted_ms IS NOT NULL OR project.deleted_ms IS NOT NULL) AS deleted,
+                      CASE WHEN intent.asleep OR intent.target_deployment IS NULL THEN 0 ELSE intent.replicas END AS wanted
+               FROM instance
+               JOIN intent ON intent.instance_id = instance.id
+               JOIN environment ON environment.id = instance.environment_id
+               JOIN service ON service.id = instance.service_id
+               JOIN project ON project.id = service.project_id
+               WHERE NOT intent.held)
+           SELECT id AS "id!" FROM state
+           WHERE EXISTS (SELECT FROM deployment WHERE instance_id = state.id
+                         AND outcome IN ('queued', 'building', 'deploying'))
+              OR (SELECT count(*) FROM replica WHERE instance_id = state.id
+                  AND deployment_id = state.target AND restart_nonce = state.nonce AND phase = 'serving')
+                 <> CASE WHEN deleted THEN 0 ELSE wanted END
+              OR (SELECT count(*) FROM replica WHERE instance_id = state.id)
+                 <> CASE WHEN deleted THEN 0 ELSE wanted END
+              OR deleted AND EXISTS (SELECT FROM table_row WHERE instance_id = state.id AND value IS NOT NULL)"#
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    Ok(ids.into_iter().map(InstanceId::from_uuid).collect())
+}
+
+/// Which of these instances have rows.
+///
+/// # Errors
+/// [`Error::Unavailable`].
+pub async fn known(conn: &mut Conn, instances: &[InstanceId]) -> Result<Vec<InstanceId>, Error> {
+    let ids: Vec<Uuid> = instances.iter().map(|id| id.uuid()).collect();
+    let known: Vec<Uuid> = sqlx::query_scalar!("SELECT id FROM instance WHERE id = ANY($1)", &ids)
+        .fetch_all(&mut *conn)
+        .await?;
+    Ok(known.into_iter().map(InstanceId::from_uuid).collect())
 }
 
 #[derive(Default)]

@@ -335,3 +335,23 @@ async fn changed(tx: &mut Tx, id: InstanceId, updated: Option<i64>) -> Result<i6
         }
     }
 }
+
+/// When an instance, its environment, its service or its project was deleted, the first of these; in milliseconds
+/// since 1970.
+///
+/// # Errors
+/// [`Error::Unavailable`].
+pub async fn deleted_since(conn: &mut Conn, id: InstanceId) -> Result<Option<i64>, Error> {
+    let found = sqlx::query_scalar!(
+        "SELECT LEAST(instance.deleted_ms, environment.deleted_ms, service.deleted_ms, project.deleted_ms)
+         FROM instance
+         JOIN environment ON environment.id = instance.environment_id
+         JOIN service ON service.id = instance.service_id
+         JOIN project ON project.id = service.project_id
+         WHERE instance.id = $1",
+        id.uuid()
+    )
+    .fetch_optional(&mut *conn)
+    .await?;
+    Ok(found.flatten())
+}

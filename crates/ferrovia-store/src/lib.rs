@@ -28,6 +28,7 @@ mod migrate;
 pub mod project;
 pub mod queue;
 pub mod replica;
+pub mod retention;
 mod row;
 pub mod seal;
 pub mod service;

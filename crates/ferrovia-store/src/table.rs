@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use ferrovia_core::cutover::TableRows;
 use ferrovia_core::id::InstanceId;
 use ferrovia_core::table::{Audience, Row as _, Version};
 use serde_json::Value;
@@ -67,57 +68,116 @@ pub async fn head(conn: &mut Conn) -> Result<Version, Error> {
     Ok(version(row.epoch, row.revision))
 }
 
+/// A row as it stands in the tables.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Published {
+    audience: Audience,
+    key: String,
+    value: Value,
+}
+
+/// The rows of an instance as they stand in the tables.
+///
+/// # Errors
+/// [`Error::Unavailable`].
+pub async fn of_instance(conn: &mut Conn, instance: InstanceId) -> Result<Vec<Published>, Error> {
+    let rows = sqlx::query!(
+        r#"SELECT audience, key, value AS "value!" FROM table_row WHERE instance_id = $1 AND value IS NOT NULL"#,
+        instance.uuid()
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(Published {
+                audience: audience(&row.audience)?,
+                key: row.key,
+                value: row.value,
+            })
+        })
+        .collect()
+}
+
+/// What must change so that rows stand in the tables.
+#[derive(Debug, Default)]
+struct Difference {
+    audiences: Vec<String>,
+    keys: Vec<String>,
+    values: Vec<Value>,
+    gone_audiences: Vec<String>,
+    gone_keys: Vec<String>,
+}
+
+fn difference(there: &[Published], rows: &TableRows) -> Result<Difference, Error> {
+    let mut wanted: HashMap<(Audience, String), Value> = HashMap::new();
+    for row in &rows.edge {
+        wanted.insert((Audience::Edge, row.key()), to_json("table_row", row)?);
+    }
+    for row in &rows.node {
+        wanted.insert((Audience::Node, row.key()), to_json("table_row", row)?);
+    }
+    let mut difference = Difference::default();
+    for row in there {
+        let key = (row.audience, row.key.clone());
+        match wanted.get(&key) {
+            Some(value) if *value == row.value => {
+                wanted.remove(&key);
+            }
+            Some(_) => {}
+            None => {
+                difference.gone_audiences.push(row.audience.as_str().to_owned());
+                difference.gone_keys.push(row.key.clone());
+            }
+        }
+    }
+    for ((audience, key), value) in wanted {
+        difference.audiences.push(audience.as_str().to_owned());
+        difference.keys.push(key);
+        difference.values.push(value);
+    }
+    Ok(difference)
+}
+
+impl Difference {
+    fn is_empty(&self) -> bool {
+        self.keys.is_empty() && self.gone_keys.is_empty()
+    }
+}
+
+/// Whether rows differ from those that stand in the tables.
+///
+/// # Errors
+/// [`Error::Corrupt`] when a row cannot be written as JSON, which none of ours is.
+pub fn differs(there: &[Published], rows: &TableRows) -> Result<bool, Error> {
+    Ok(!difference(there, rows)?.is_empty())
+}
+
 /// Makes the rows of an instance those that are given, and gives the version in which they are; `None` when nothing
-/// had to be changed. Call it last in a transaction: everybody else who changes rows waits for its end.
+/// had to be changed. `there` was read in the same transaction. Call it last: everybody else who changes rows waits
+/// for its end.
 ///
 /// # Errors
 /// [`Error::Unavailable`].
 pub async fn publish(
     tx: &mut Tx,
     instance: InstanceId,
-    rows: &ferrovia_core::cutover::TableRows,
+    there: &[Published],
+    rows: &TableRows,
 ) -> Result<Option<Version>, Error> {
-    let mut wanted: HashMap<(&'static str, String), Value> = HashMap::new();
-    for row in &rows.edge {
-        wanted.insert((Audience::Edge.as_str(), row.key()), to_json("table_row", row)?);
-    }
-    for row in &rows.node {
-        wanted.insert((Audience::Node.as_str(), row.key()), to_json("table_row", row)?);
-    }
-    let there = sqlx::query!(
-        "SELECT audience, key, value FROM table_row WHERE instance_id = $1 AND value IS NOT NULL",
-        instance.uuid()
-    )
-    .fetch_all(&mut **tx)
-    .await?;
-    let mut gone: (Vec<String>, Vec<String>) = Default::default();
-    for row in there {
-        let audience = audience(&row.audience)?.as_str();
-        match wanted.get(&(audience, row.key.clone())) {
-            Some(value) if Some(value) == row.value.as_ref() => {
-                wanted.remove(&(audience, row.key));
-            }
-            Some(_) => {}
-            None => {
-                gone.0.push(row.audience);
-                gone.1.push(row.key);
-            }
-        }
-    }
-    if wanted.is_empty() && gone.0.is_empty() {
+    let difference = difference(there, rows)?;
+    if difference.is_empty() {
         return Ok(None);
     }
+    let Difference {
+        audiences,
+        keys,
+        values,
+        gone_audiences,
+        gone_keys,
+    } = difference;
     let head = sqlx::query!("UPDATE table_head SET revision = revision + 1 RETURNING epoch, revision")
         .fetch_one(&mut **tx)
         .await?;
-    let mut audiences = Vec::with_capacity(wanted.len());
-    let mut keys = Vec::with_capacity(wanted.len());
-    let mut values = Vec::with_capacity(wanted.len());
-    for ((audience, key), value) in wanted {
-        audiences.push(audience.to_owned());
-        keys.push(key);
-        values.push(value);
-    }
     sqlx::query!(
         "INSERT INTO table_row (audience, key, value, revision, instance_id)
          SELECT audience, key, value, $4, $5 FROM unnest($1::text[], $2::text[], $3::jsonb[]) AS new (audience, key, value)
@@ -136,8 +196,8 @@ pub async fn publish(
         "UPDATE table_row SET value = NULL, revision = $3
          FROM unnest($1::text[], $2::text[]) AS gone (audience, key)
          WHERE table_row.audience = gone.audience AND table_row.key = gone.key AND table_row.instance_id = $4",
-        &gone.0,
-        &gone.1,
+        &gone_audiences,
+        &gone_keys,
         head.revision,
         instance.uuid()
     )

@@ -111,7 +111,8 @@ impl Keyring {
         let master = self.master.current().ok_or(Error::Failed)?;
         let master_id = master.id().to_string();
         let rows = sqlx::query!(
-            "SELECT id, sealed FROM data_key WHERE master_key_id <> $1 ORDER BY id LIMIT $2 FOR UPDATE",
+            "SELECT id, sealed FROM data_key WHERE master_key_id <> $1 AND octet_length(sealed) > 0
+             ORDER BY id LIMIT $2 FOR UPDATE",
             master_id,
             i64::from(limit)
         )
