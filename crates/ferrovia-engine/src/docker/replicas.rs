@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::PoisonError;
 
 use ferrovia_core::network::Bridge;
-use ferrovia_core::table::hardware_address;
 use ferrovia_core::workload::{EngineRestart, Observed, ReplicaSlot, ReplicaStatus, Workload};
 use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -27,7 +26,7 @@ const LIST_TIMEOUT_MS: u64 = 60_000;
 const CREATE_TIMEOUT_MS: u64 = 60_000;
 /// How long a start may take, in milliseconds.
 const START_TIMEOUT_MS: u64 = 60_000;
-/// How long a change of the restart policy or of the network may take, in milliseconds.
+/// How long a change of the restart policy may take, in milliseconds.
 const UPDATE_TIMEOUT_MS: u64 = 30_000;
 /// How long a removal may take, in milliseconds.
 const REMOVE_TIMEOUT_MS: u64 = 120_000;
@@ -43,6 +42,8 @@ const PARALLEL: usize = 4;
 const LOOKS: usize = 8;
 /// Ids that are remembered as ours.
 const REMEMBERED: usize = 4096;
+/// What is said of a container whose network was removed while it did not run.
+const NETWORK_IS_GONE: &str = "its Docker network was removed while it was stopped; `ferrovia restart` gives the service new containers";
 /// Digits of a container's id.
 const ID_DIGITS: usize = 64;
 
@@ -97,7 +98,14 @@ impl Inner {
         if let Some(why) = plan.too_large() {
             return Err(Error::CannotStart(why));
         }
-        let id = match self.create(&plan, slot).await? {
+        let place = match self.create(&plan, slot).await {
+            Err(Error::Refused { why, .. }) if network_is_missing(&why) => {
+                self.make_bridge_again(&bridge).await?;
+                self.create(&plan, slot).await?
+            }
+            other => other?,
+        };
+        let id = match place {
             Place::There(found) if !(start && found.never_started()) => {
                 return found.observed().ok_or(Error::NameTaken(name));
             }
@@ -105,7 +113,13 @@ impl Inner {
             Place::New(id) => id,
             Place::There(found) => found.id,
         };
-        self.start(&id).await?;
+        match self.start(&id).await {
+            Err(Error::CannotStart(why)) if why == NETWORK_IS_GONE => {
+                self.make_bridge_again(&bridge).await?;
+                self.start(&id).await?;
+            }
+            other => other?,
+        }
         let found = self
             .inspect(&id)
             .await?
@@ -170,58 +184,13 @@ impl Inner {
         Ok(file)
     }
 
-    /// Starts a container; when its network was removed meanwhile (`docker network prune` does that while nothing
-    /// runs on it), it is made again and joined again.
-    pub(super) async fn start(&self, id: &str) -> Result<(), Error> {
-        match self.start_as_it_is(id).await {
-            Err(Error::Refused { why, .. }) if why.contains("network") && why.contains("not found") => {
-                self.join_again(id).await?;
-                self.start_as_it_is(id).await
-            }
-            other => other,
-        }
-    }
-
-    /// A container knows its network by an id that is gone: it leaves by name and joins the new one.
-    async fn join_again(&self, id: &str) -> Result<(), Error> {
-        let found = self
-            .inspect(id)
-            .await?
-            .ok_or_else(|| Error::Gone(id.to_owned()))?;
-        let address = found.observed().and_then(|observed| observed.address);
-        let bridge = address.and_then(|address| self.options.addresses.bridge_of(address));
-        let (Some(address), Some(bridge)) = (address, bridge) else {
-            return Err(Error::Network(
-                "the container is on no bridge of the platform".into(),
-            ));
-        };
+    /// Somebody removed a network that was seen (`docker network prune` does, while nothing runs on it).
+    async fn make_bridge_again(&self, bridge: &Bridge) -> Result<(), Error> {
         self.bridges.lock().await.remove(&bridge.index);
-        self.ensure_bridge(&bridge).await?;
-        let mut endpoint = json!({ "IPAMConfig": { "IPv4Address": address } });
-        if self
-            .api
-            .version()
-            .await
-            .is_ok_and(|version| version >= ENDPOINT_MAC)
-        {
-            endpoint["MacAddress"] = json!(hardware_address(address));
-        }
-        let steps = [
-            ("disconnect", json!({ "Container": id, "Force": true })),
-            ("connect", json!({ "Container": id, "EndpointConfig": endpoint })),
-        ];
-        for (step, body) in steps {
-            let path = format!("/networks/{}/{step}", bridge.interface);
-            let ask = Ask::post(path, UPDATE_TIMEOUT_MS).body(body);
-            self.api
-                .ask(ask)
-                .await
-                .map_err(|refusal| refusal.into_error("join network"))?;
-        }
-        Ok(())
+        self.ensure_bridge(bridge).await.map(|_| ())
     }
 
-    async fn start_as_it_is(&self, id: &str) -> Result<(), Error> {
+    pub(super) async fn start(&self, id: &str) -> Result<(), Error> {
         let ask = || Ask::post(format!("/containers/{id}/start"), START_TIMEOUT_MS);
         match self.api.ask(ask()).await {
             Ok(_) => Ok(()),
@@ -229,6 +198,11 @@ impl Inner {
                 Err(Error::Gone(id.to_owned()))
             }
             Err(refusal) if refusal.message().contains("paused container") => self.unpause(id).await,
+            // A container that ran once holds its network by an id that never comes back, and Docker has no way to
+            // give it another with its hardware address.
+            Err(refusal) if network_is_missing(refusal.message()) => {
+                Err(Error::CannotStart(NETWORK_IS_GONE.into()))
+            }
             Err(refusal) => Err(or_cannot_start(refusal, "start")),
         }
     }
@@ -394,6 +368,10 @@ fn or_cannot_start(refusal: Refusal, call: &'static str) -> Error {
         Some(why) => Error::CannotStart(why),
         None => refusal.into_error(call),
     }
+}
+
+fn network_is_missing(why: &str) -> bool {
+    why.contains("network") && why.contains("not found")
 }
 
 /// Whether a text is a whole container id: never a name, and never the beginning of an id.

@@ -41,16 +41,10 @@ pub(super) fn cannot_start(message: &str) -> Option<String> {
             reason(inner)
         ));
     }
-    let asked_for = [
-        "OCI runtime create failed",
-        "invalid mount config",
-        "invalid argument",
-        "not a directory",
-    ];
-    asked_for
-        .iter()
-        .any(|words| message.contains(words))
-        .then(|| inner.to_owned())
+    // Not every failure of the runtime: most others are the host's, and may pass.
+    let asked_for = ["invalid mount config", "mount a directory onto a file"];
+    let asked = asked_for.iter().any(|words| message.contains(words));
+    asked.then(|| inner.to_owned())
 }
 
 /// What a command's early end with this code means, as shells and `docker-init` use it.
@@ -119,6 +113,10 @@ mod tests {
             (
                 "No command specified",
                 Some("the image has no command; set a start command"),
+            ),
+            (
+                "failed to create task: OCI runtime create failed: runc create failed: cannot allocate memory: unknown",
+                None,
             ),
             ("Address already in use", None),
             ("network fv0 not found", None),

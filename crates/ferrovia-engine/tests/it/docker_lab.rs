@@ -21,8 +21,8 @@ use crate::contract::Subject;
 use crate::registry::Image;
 use crate::workload::{self, login};
 
-/// Docker's socket.
-pub const SOCKET: &str = "/var/run/docker.sock";
+/// Where another Docker than the host's own can be named, to try other versions.
+const SOCKET_VARIABLE: &str = "FERROVIA_TEST_DOCKER_SOCKET";
 /// Where the test image comes from when the engine does not have it; also the beginning of its name.
 const REGISTRY: ([u8; 4], u16) = ([127, 0, 0, 1], 7199);
 /// The image's name; the number changes with the recipe.
@@ -53,6 +53,11 @@ pub struct Lab {
     addresses: AtomicU32,
 }
 
+/// Docker's socket.
+pub fn socket() -> String {
+    std::env::var(SOCKET_VARIABLE).unwrap_or_else(|_| "/var/run/docker.sock".to_owned())
+}
+
 static COUNT: AtomicU32 = AtomicU32::new(0);
 static IMAGE: OnceCell<ImageReference> = OnceCell::const_new();
 
@@ -67,7 +72,7 @@ impl Lab {
             let block = (pid + own * 7 + attempt) % BLOCKS;
             let net = Ipv4Net::new(Ipv4Addr::from(0x0adc_0000 + block * 1024), 22).unwrap();
             let options = Options {
-                socket: SOCKET.into(),
+                socket: socket().into(),
                 installation: format!("fvtest-{pid}-{own}"),
                 addresses: AddressPlan {
                     members: net,
@@ -89,7 +94,7 @@ impl Lab {
                     };
                 }
                 Err(Error::Network(_)) => {}
-                Err(error) => panic!("Docker at `{SOCKET}`: {error}"),
+                Err(error) => panic!("Docker at `{}`: {error}", socket()),
             }
         }
         panic!("every bridge for tests is in use");
@@ -151,8 +156,8 @@ impl Drop for Lab {
 /// Runs Docker's own client.
 pub fn docker(arguments: &[&str]) -> String {
     let output = Command::new("docker")
+        .args(["--host", &format!("unix://{}", socket())])
         .args(arguments)
-        .env_remove("DOCKER_HOST")
         .output()
         .expect("the Docker client");
     String::from_utf8_lossy(&output.stdout).trim().to_owned()

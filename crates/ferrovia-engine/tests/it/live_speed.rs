@@ -1,6 +1,5 @@
 //! What the engine adds to what Docker needs itself, side by side.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ferrovia_engine::{Engine, Scope};
@@ -9,14 +8,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use crate::contract::clear;
-use crate::docker_lab::{Lab, SOCKET};
+use crate::docker_lab::{Lab, socket};
 
 /// Rounds that are compared.
 const ROUNDS: u32 = 7;
 
 /// One request over a connection of its own, as plain as can be; the answer's body.
 async fn raw(path: &str, body: &str) -> String {
-    let mut stream = UnixStream::connect(Path::new(SOCKET)).await.unwrap();
+    let mut stream = UnixStream::connect(socket()).await.unwrap();
     let length = body.len();
     let head = format!(
         "POST {path} HTTP/1.0\r\nHost: d\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
