@@ -153,6 +153,16 @@ impl<'a> Ask<'a> {
         self
     }
 
+    /// A question without an answer has changed nothing, whether it arrived or not.
+    fn harmless(&self, failure: Failure) -> Failure {
+        match failure {
+            Failure::Lost { after_ms } if self.method == Method::GET => {
+                Failure::Unreachable(format!("no answer after {after_ms} ms"))
+            }
+            other => other,
+        }
+    }
+
     fn request(&self, version: Option<Version>) -> Result<Request<Full<Bytes>>, Refusal> {
         let garbled = |error: &dyn fmt::Display| Refusal::Garbled(error.to_string());
         let base = version.map_or(String::new(), |version| format!("/v{version}"));
@@ -252,7 +262,7 @@ impl Api {
             .socket
             .open(request, ask.timeout_ms)
             .await
-            .map_err(Refusal::Failed)?;
+            .map_err(|failure| Refusal::Failed(ask.harmless(failure)))?;
         if response.status().is_success() {
             return Ok(lines(response.into_body()));
         }
@@ -268,11 +278,8 @@ impl Api {
 
     async fn exchange(&self, ask: &Ask<'_>, version: Option<Version>) -> Result<Bytes, Refusal> {
         let request = ask.request(version)?;
-        let (status, body) = self
-            .socket
-            .call(request, ask.timeout_ms)
-            .await
-            .map_err(Refusal::Failed)?;
+        let answer = self.socket.call(request, ask.timeout_ms).await;
+        let (status, body) = answer.map_err(|failure| Refusal::Failed(ask.harmless(failure)))?;
         if status.is_success() || status == StatusCode::NOT_MODIFIED {
             Ok(body)
         } else {

@@ -17,8 +17,8 @@ use tokio_util::task::AbortOnDropHandle;
 use super::behaviour::Listen;
 use super::log::Logs;
 use super::memory::Memory;
+use super::record::Replica;
 use super::replica::Server;
-use super::world::Replica;
 
 /// How long a taken address is tried again, in milliseconds: the one before may be on its way out.
 const BIND_TRIES_MS: u64 = 1_000;

@@ -14,7 +14,8 @@ use tokio::sync::{broadcast, watch};
 
 use super::Options;
 use super::faults::{Call, Fault, Faults, Script};
-use super::world::{Replica, Run, World};
+use super::record::{Replica, Run};
+use super::world::World;
 use crate::{Capabilities, Engine, EngineInfo, Error, Hint, ImageInfo, RegistryLogin, Scope, Stats};
 
 /// Milliseconds since 1970, as the caller counts them.

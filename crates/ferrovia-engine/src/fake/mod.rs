@@ -16,6 +16,7 @@ mod faults;
 mod listeners;
 mod log;
 mod memory;
+mod record;
 mod replica;
 mod server;
 mod websocket;

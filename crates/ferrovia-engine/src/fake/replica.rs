@@ -25,8 +25,8 @@ use serde_json::{Map, Value, json};
 
 use super::log::Logs;
 use super::memory::Memory;
+use super::record::Replica;
 use super::websocket;
-use super::world::Replica;
 
 /// Largest body that a stream has, in bytes.
 const MAX_STREAM_BYTES: u64 = 1 << 30;

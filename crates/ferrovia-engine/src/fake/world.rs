@@ -8,14 +8,12 @@
 use std::collections::BTreeMap;
 
 use ferrovia_core::id::InstanceId;
-use ferrovia_core::settings::Resources;
-use ferrovia_core::workload::{
-    EngineRestart, Exit, ImageReference, Observed, Owner, ReplicaSlot, ReplicaStatus, Workload,
-};
+use ferrovia_core::workload::{EngineRestart, Exit, ImageReference, Observed, ReplicaSlot, Workload};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::behaviour::{Behaviour, Listen};
+use super::record::{Replica, Run};
 use super::{FakeImage, Options};
 use crate::naming::replica_name;
 use crate::{Error, ImageInfo, Scope, Stats};
@@ -30,44 +28,14 @@ const RESTART_RESET_MS: i64 = 10_000;
 const IMAGE_BYTES: u64 = 20_000_000;
 /// Memory that every running replica uses, in bytes.
 const MEMORY_BYTES: u64 = 16_000_000;
+/// What the engine says of an address that another replica has.
+const ADDRESS_TAKEN: &str = "Address already in use";
+/// Exit code of what could not be started.
+const CANNOT_START: i32 = 128;
 /// Exit code after SIGTERM.
 const TERMINATED: i32 = 143;
 /// Exit code after SIGKILL.
 const KILLED: i32 = 137;
-
-/// One replica.
-#[derive(Debug, Clone)]
-pub(super) struct Replica {
-    pub handle: String,
-    pub name: String,
-    pub owner: Owner,
-    pub slot: ReplicaSlot,
-    pub spec_hash: String,
-    pub image: ImageReference,
-    /// As the process sees them.
-    pub variables: Vec<(String, String)>,
-    pub behaviour: Behaviour,
-    pub resources: Resources,
-    pub restart: EngineRestart,
-    pub run: Run,
-    pub started_at_ms: Option<i64>,
-    pub engine_restarts: u32,
-    last_exit: Option<Exit>,
-    restart_wait_ms: u64,
-    stopped_by_hand: bool,
-}
-
-/// What a replica does.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Run {
-    Created,
-    Running,
-    /// Ended; the engine starts it again then.
-    Waiting {
-        until_ms: i64,
-    },
-    Ended(Exit),
-}
 
 /// Everything that the engine has.
 pub(super) struct World {
@@ -106,7 +74,7 @@ impl World {
                 };
                 self.end(&handle, exit);
             } else {
-                self.run(&handle, due_ms);
+                self.run_again(&handle, due_ms);
             }
         }
     }
@@ -221,14 +189,10 @@ impl World {
             self.changed.push(replica.owner.instance_id);
             return Err(Error::CannotStart(why));
         }
-        let address = replica.slot.address;
-        let taken = |other: &Replica| {
-            other.handle != handle && other.run == Run::Running && other.slot.address == address
-        };
-        if address.is_some() && self.replicas.values().any(taken) {
+        if self.address_is_taken(handle) {
             return Err(Error::Refused {
                 call: "start",
-                why: "Address already in use".into(),
+                why: ADDRESS_TAKEN.into(),
             });
         }
         if let Some(replica) = self.replicas.get_mut(handle) {
@@ -284,24 +248,21 @@ impl World {
 
     /// Ends everything, then starts what the restart policies say: a reboot of the host.
     pub(super) fn reboot(&mut self, now_ms: i64) {
-        let handles: Vec<String> = self.replicas.keys().cloned().collect();
-        for handle in &handles {
-            let Some(replica) = self.replicas.get_mut(handle) else {
-                continue;
-            };
-            if !matches!(replica.run, Run::Running | Run::Waiting { .. }) {
-                continue;
+        let mut again = Vec::new();
+        for replica in self.replicas.values_mut() {
+            if matches!(replica.run, Run::Running | Run::Waiting { .. }) {
+                let exit = ended(KILLED, now_ms);
+                replica.last_exit = Some(exit.clone());
+                replica.run = Run::Ended(exit);
+                self.changed.push(replica.owner.instance_id);
             }
-            replica.run = Run::Ended(Exit {
-                code: KILLED,
-                out_of_memory: false,
-                at_ms: now_ms,
-                error: None,
-            });
-            self.changed.push(replica.owner.instance_id);
-            if replica.restart == EngineRestart::UnlessStopped && !replica.stopped_by_hand {
-                self.run(handle, now_ms);
+            let ran = matches!(replica.run, Run::Ended(_));
+            if ran && replica.restart == EngineRestart::UnlessStopped && !replica.stopped_by_hand {
+                again.push(replica.handle.clone());
             }
+        }
+        for handle in again {
+            self.run_again(&handle, now_ms);
         }
     }
 
@@ -426,6 +387,25 @@ impl World {
         })
     }
 
+    fn address_is_taken(&self, handle: &str) -> bool {
+        let own = self.replicas.get(handle).and_then(|replica| replica.slot.address);
+        let mut others = self.replicas.values().filter(|other| other.handle != handle);
+        own.is_some() && others.any(|other| other.run == Run::Running && other.slot.address == own)
+    }
+
+    /// What the engine does by itself: starts a replica, which stays down when it cannot be.
+    fn run_again(&mut self, handle: &str, now_ms: i64) {
+        if !self.address_is_taken(handle) {
+            return self.run(handle, now_ms);
+        }
+        if let Some(replica) = self.replicas.get_mut(handle) {
+            let mut exit = ended(CANNOT_START, now_ms);
+            exit.error = Some(ADDRESS_TAKEN.into());
+            replica.run = Run::Ended(exit);
+            self.changed.push(replica.owner.instance_id);
+        }
+    }
+
     fn run(&mut self, handle: &str, now_ms: i64) {
         let Some(replica) = self.replicas.get_mut(handle) else {
             return;
@@ -465,31 +445,12 @@ impl World {
     }
 }
 
-impl Replica {
-    pub(super) fn observed(&self) -> Observed {
-        Observed {
-            handle: self.handle.clone(),
-            name: self.name.clone(),
-            replica_id: self.slot.id,
-            deployment_id: self.owner.deployment_id,
-            instance_id: self.owner.instance_id,
-            environment_id: self.owner.environment_id,
-            ordinal: self.slot.ordinal,
-            spec_hash: self.spec_hash.clone(),
-            status: match &self.run {
-                Run::Created => ReplicaStatus::Created,
-                Run::Running => ReplicaStatus::Running,
-                Run::Waiting { .. } => ReplicaStatus::Restarting,
-                Run::Ended(exit) => ReplicaStatus::Exited(exit.clone()),
-            },
-            address: self.slot.address,
-            started_at_ms: self.started_at_ms,
-            last_exit: match &self.run {
-                Run::Ended(exit) => Some(exit.clone()),
-                _ => self.last_exit.clone(),
-            },
-            engine_restarts: self.engine_restarts,
-            restart: self.restart,
-        }
+/// The end of a process.
+fn ended(code: i32, at_ms: i64) -> Exit {
+    Exit {
+        code,
+        out_of_memory: false,
+        at_ms,
+        error: None,
     }
 }

@@ -10,6 +10,8 @@ use ferrovia_core::workload::{EngineRestart, ImageReference, Observed, ReplicaSt
 use ferrovia_engine::fake::{Fault, Memory, Options, Rule, Script, When};
 use ferrovia_engine::{Engine, Error, Scope};
 use futures_util::StreamExt;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
 use crate::contract::{Subject, holds};
 use crate::workload;
@@ -215,4 +217,70 @@ async fn an_address_has_one_user() {
             .len(),
         1
     );
+}
+
+/// Every call at random, many times: nobody shares a name or an address, and the same seed leads to the same end.
+#[tokio::test]
+async fn random_lives_keep_the_rules() {
+    let seed: u64 = rand::random();
+    eprintln!("seed {seed}");
+    let mut ends = Vec::new();
+    let workloads: Vec<Workload> = (1..=3).map(|number| made(number, 2)).collect();
+    for _ in 0..2 {
+        let mut chances = StdRng::seed_from_u64(seed);
+        let chance = |chance| Rule {
+            call: None,
+            when: When::Chance(chance),
+            fault: Fault::LoseAnswer,
+        };
+        let (engine, time) = engine(Script {
+            rules: vec![chance(0.1)],
+            ..Script::default()
+        });
+        for _ in 0..3_000 {
+            time.fetch_add(chances.random_range(0..200), Ordering::Relaxed);
+            let mut workload = workloads[chances.random_range(0..workloads.len())].clone();
+            workload.variables =
+                workload::variables(&[("FAKE_EXIT_AFTER_MS", "150"), ("FAKE_EXIT_CODE", "1")]);
+            // The third one wants addresses that the first one has.
+            if workload.owner.number == 3 {
+                workload.replicas[0].address = workloads[0].replicas[0].address;
+            }
+            let there = engine.replicas();
+            let handle = match there.len() {
+                0 => String::new(),
+                count => there[chances.random_range(0..count)].handle.clone(),
+            };
+            let policy = if chances.random_bool(0.5) {
+                EngineRestart::No
+            } else {
+                EngineRestart::UnlessStopped
+            };
+            // What a call answers depends on what is there; what must hold is looked at below.
+            match chances.random_range(0..9) {
+                0 => _ = engine.ensure_image(&workload.image, &workload::login()).await,
+                1 => _ = engine.apply(&workload).await,
+                2 => _ = engine.prepare(&workload).await,
+                3 => _ = engine.start(&handle).await,
+                4 => _ = engine.stop(&handle, 0).await,
+                5 => _ = engine.remove(&handle).await,
+                6 => _ = engine.set_restart(&handle, policy).await,
+                7 => engine.crash(&handle, 9, false),
+                _ => engine.reboot(),
+            }
+            let now = engine.replicas();
+            let running = now
+                .iter()
+                .filter(|replica| replica.status == ReplicaStatus::Running);
+            let mut addresses: Vec<_> = running.map(|replica| replica.address).collect();
+            let mut names: Vec<_> = now.iter().map(|replica| &replica.name).collect();
+            let counts = (addresses.len(), names.len());
+            addresses.sort();
+            addresses.dedup();
+            names.dedup();
+            assert_eq!((addresses.len(), names.len()), counts, "seed {seed}: {now:?}");
+        }
+        ends.push(engine.replicas());
+    }
+    assert_eq!(ends[0], ends[1], "seed {seed}");
 }
