@@ -37,6 +37,9 @@ const EVENTS_AGAIN_MS: u64 = 1_000;
 const EVENTS_QUIET_MS: u64 = 300_000;
 /// How long passes may take to end when control ends, in milliseconds.
 const STOP_MS: u64 = 5_000;
+/// A claim that the control before this one had sent to the database may still take effect after its death; after this
+/// time it has, in milliseconds.
+const LATE_CLAIMS_MS: u64 = 1_000;
 
 /// How applications are reached from outside.
 #[derive(Debug, Clone)]
@@ -222,7 +225,7 @@ impl<E: Engine + 'static, B: Builder + 'static> Control<E, B> {
         let (observer, observations) = Observer::new(options.node_socket, options.peers);
         let runner = Runner {
             db: shared.db.clone(),
-            owner,
+            owner: owner.clone(),
             lanes: vec![
                 lane(work::CONTROL_CLASS, options.control_slots),
                 lane(work::BUILD_CLASS, options.build_slots),
@@ -234,8 +237,8 @@ impl<E: Engine + 'static, B: Builder + 'static> Control<E, B> {
         status.send_modify(|status| status.works = true);
         let mut stopping = stop.clone();
         let wake = shared.wake.clone();
-        let work = runner.run(wake, stop);
-        let services = async {
+        let work = Box::pin(runner.run(wake, stop));
+        let services = Box::pin(async {
             tokio::join!(
                 server.serve(tables),
                 publisher.keep_acknowledgements(),
@@ -244,8 +247,9 @@ impl<E: Engine + 'static, B: Builder + 'static> Control<E, B> {
                 follow_engine(&shared, &status),
                 enqueue_rung(&shared),
                 ring_lingering(&shared),
+                take_over_late_claims(&shared, &owner),
             )
-        };
+        });
         let stopped = async {
             // The sender is gone only with its owner, which is the same as a stop.
             let _ = stopping.wait_for(|stop| *stop).await;
@@ -289,6 +293,22 @@ async fn take_over<E, B>(shared: &Shared<E, B>, owner: &str) -> Result<(), ferro
             })
         })
         .await
+}
+
+async fn take_over_late_claims<E, B>(shared: &Shared<E, B>, owner: &str) {
+    sleep(Duration::from_millis(LATE_CLAIMS_MS)).await;
+    let owner = owner.to_owned();
+    let taken = shared
+        .db
+        .tx::<_, ferrovia_store::Error>(move |tx| Box::pin(async move { queue::take_over(tx, &owner).await }))
+        .await;
+    if let Err(error) = taken {
+        // The leases run out by themselves.
+        tracing::info!(
+            error = &error as &dyn std::error::Error,
+            "late claims were not taken over"
+        );
+    }
 }
 
 /// Takes in what nodes see.

@@ -142,10 +142,12 @@ impl Source for Publisher {
     }
 
     async fn connected(&self, reader: &str, audience: Audience, version: Version) -> Result<(), SourceError> {
+        // What is on its disk is not yet what it serves from: only its acknowledgement, which follows at once, says so.
+        let known = self.live.reader(reader).map(|known| known.version);
         let reader = Reader {
             name: reader.to_owned(),
             audience,
-            version,
+            version: known.map_or_else(Version::default, |known| known.min(version)),
             connected: true,
             last_seen_ms: self.clock.now_ms(),
             in_flight: None,

@@ -1,0 +1,63 @@
+//! What nothing refers to goes, and nothing else.
+
+use std::sync::atomic::Ordering;
+
+use ferrovia_control::GRACE_MS;
+use ferrovia_engine::Engine;
+use ferrovia_testkit::wait_for;
+
+use crate::harness::{PATIENCE, REGISTRY, World};
+
+const TWO_HOURS_MS: i64 = 2 * 3_600_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn old_images_go_and_those_for_rollbacks_stay() {
+    let world = World::new().await;
+    for number in 1..=8 {
+        let id = world.deploy(&format!("tree-{number}"), &[]).await;
+        world.succeeded(id).await;
+    }
+    world.settled().await;
+    world.ahead_ms.fetch_add(TWO_HOURS_MS, Ordering::SeqCst);
+    world.clean_up("images").await;
+    wait_for("three images go", PATIENCE, async || {
+        (world.builder.state.lock().unwrap().images.len() == 5).then_some(())
+    })
+    .await;
+    wait_for("their rows go", PATIENCE, async || {
+        (world.psql("SELECT count(*) FROM image") == "5").then_some(())
+    })
+    .await;
+    let on_engine = world.engine.images(&format!("{REGISTRY}/")).await.unwrap();
+    assert_eq!(on_engine.len(), 5);
+    // What is gone is made again when it is wanted again.
+    let again = world.deploy("tree-1", &[]).await;
+    world.succeeded(again).await;
+    assert_eq!(world.builder.state.lock().unwrap().begun["tree-1"], 2);
+    world.settled().await;
+    world.check();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deleting_becomes_final_after_the_grace_period() {
+    let world = World::new().await;
+    let id = world.deploy("tree", &[("SECRET", "hunter2")]).await;
+    world.succeeded(id).await;
+    *world.must_answer.lock().unwrap() = false;
+    world.rows.delete(&world.test.db, world.clock.now_ms()).await;
+    world.settled().await;
+    world.clean_up("deleted").await;
+    let sealed = || world.psql("SELECT count(*) FROM deployment WHERE octet_length(sealed_variables) > 0");
+    wait_for("a round ends", PATIENCE, async || {
+        let due = world.psql("SELECT count(*) FROM work_item WHERE key = 'deleted' AND done_seq > 0");
+        (due == "1").then_some(())
+    })
+    .await;
+    assert_eq!(sealed(), "1", "it can still be brought back");
+    world.ahead_ms.fetch_add(GRACE_MS + 1_000, Ordering::SeqCst);
+    world.clean_up("deleted").await;
+    wait_for("its secrets go", PATIENCE, async || {
+        (sealed() == "0").then_some(())
+    })
+    .await;
+}

@@ -1,0 +1,257 @@
+//! Deployments from the row to the route, each with a known end.
+
+use ferrovia_core::outcome::Outcome;
+use ferrovia_core::settings::Settings;
+use ferrovia_core::table::RouteTarget;
+use ferrovia_core::workload::ReplicaStatus;
+use ferrovia_testkit::wait_for;
+
+use crate::harness::{PATIENCE, World};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_and_a_second_version() {
+    let world = World::new().await;
+    let first = world.deploy("a", &[("GREETING", "$HOME \"x\"\nü")]).await;
+    let ended = world.succeeded(first).await;
+    assert!(ended.durations.deploy.is_some() && ended.durations.total.is_some());
+    world.settled().await;
+    let container = &world.engine.replicas()[0];
+    let variables = world.engine.variables(&container.handle).unwrap();
+    let get = |name: &str| {
+        variables
+            .iter()
+            .rev()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+    };
+    assert_eq!(get("GREETING"), Some("$HOME \"x\"\nü"));
+    assert_eq!(get("PORT"), Some("8080"));
+    assert_eq!(get("RAILWAY_PUBLIC_DOMAIN"), Some(world.rows.host.as_str()));
+    let second = world.deploy("b", &[]).await;
+    world.succeeded(second).await;
+    let Some(RouteTarget::Deployments { deployments }) = world.edge.route(&world.rows.host) else {
+        panic!("no route");
+    };
+    let winner: Vec<_> = deployments
+        .iter()
+        .filter(|deployment| deployment.weight > 0)
+        .collect();
+    assert!(winner.len() == 1 && winner[0].deployment_id == second);
+    world.settled().await;
+    assert_eq!(world.node.members().len(), 1);
+    world.check();
+}
+
+/// A tree, its variables and settings, and the code of its report.
+type Broken<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a Settings, &'a str);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn broken_versions_leave_the_old_one_and_say_why() {
+    let world = World::new().await;
+    let first = world.deploy("a", &[]).await;
+    world.succeeded(first).await;
+    let health = Settings {
+        health_path: Some("/health".into()),
+        start_deadline_ms: 1_500,
+        ..Settings::default()
+    };
+    let quick = Settings {
+        start_deadline_ms: 1_500,
+        ..Settings::default()
+    };
+    let cases: [Broken; 5] = [
+        (
+            "crash",
+            &[
+                ("FAKE_EXIT_AFTER_MS", "1"),
+                ("FAKE_EXIT_CODE", "3"),
+                ("FAKE_START_DELAY_MS", "1000"),
+            ],
+            &Settings::default(),
+            "app_crashed",
+        ),
+        (
+            "loopback",
+            &[("FAKE_LISTEN", "loopback")],
+            &quick,
+            "app_not_listening",
+        ),
+        (
+            "health",
+            &[("FAKE_HEALTH_STATUS", "500")],
+            &health,
+            "app_unhealthy",
+        ),
+        (
+            "command",
+            &[("FAKE_CANNOT_START", "no such file")],
+            &quick,
+            "app_cannot_start",
+        ),
+        ("broken", &[], &quick, "build_failed"),
+    ];
+    for (tree, variables, settings, code) in cases {
+        let id = world.deploy_with(tree, variables, settings.clone()).await;
+        let ended = world.ended(id).await;
+        assert_eq!(ended.outcome, Outcome::Failed, "{tree}");
+        let report = ended.report.unwrap();
+        assert_eq!(report.code, code, "{tree}: {report:?}");
+        assert!(
+            report.hint.is_some() || code == "build_failed",
+            "{tree}: {report:?}"
+        );
+        assert_eq!(world.situation().await.intent.target, Some(first));
+    }
+    world.settled().await;
+    world.check();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newer_one_supersedes_and_a_cancelled_one_leaves_nothing() {
+    let world = World::new().await;
+    let first = world.deploy("a", &[]).await;
+    world.succeeded(first).await;
+    let slow = [("FAKE_START_DELAY_MS", "60000")];
+    let second = world.deploy("b", &slow).await;
+    wait_for("it deploys", PATIENCE, async || {
+        (world.deployment(second).await.outcome == Outcome::Deploying).then_some(())
+    })
+    .await;
+    let third = world.deploy("c", &[]).await;
+    world.succeeded(third).await;
+    assert_eq!(world.deployment(second).await.outcome, Outcome::Superseded);
+    let fourth = world
+        .deploy_with(
+            "d",
+            &slow,
+            Settings {
+                start_deadline_ms: 60_000,
+                ..Settings::default()
+            },
+        )
+        .await;
+    wait_for("it starts", PATIENCE, async || {
+        let containers = world.engine.replicas();
+        let started = containers
+            .iter()
+            .any(|container| container.deployment_id == fourth && container.status == ReplicaStatus::Running);
+        started.then_some(())
+    })
+    .await;
+    world.rows.cancel(&world.test.db, fourth).await;
+    assert_eq!(world.ended(fourth).await.outcome, Outcome::Cancelled);
+    world.settled().await;
+    assert_eq!(world.situation().await.intent.target, Some(third));
+    world.check();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scale_restart_down_and_delete() {
+    let world = World::new().await;
+    let first = world.deploy("a", &[]).await;
+    world.succeeded(first).await;
+    let before = world.engine.replicas()[0].handle.clone();
+    world.rows.scale(&world.test.db, 3).await;
+    world.settled().await;
+    assert!(
+        world
+            .engine
+            .replicas()
+            .iter()
+            .any(|container| container.handle == before)
+    );
+    world.rows.restart(&world.test.db).await;
+    world.settled().await;
+    assert!(
+        world
+            .engine
+            .replicas()
+            .iter()
+            .all(|container| container.handle != before)
+    );
+    world.rows.scale(&world.test.db, 1).await;
+    world.settled().await;
+    world.check();
+    *world.must_answer.lock().unwrap() = false;
+    world.rows.down(&world.test.db).await;
+    world.settled().await;
+    assert!(world.engine.replicas().is_empty());
+    assert!(matches!(
+        world.edge.route(&world.rows.host),
+        Some(RouteTarget::Unavailable { .. })
+    ));
+    let second = world.deploy("b", &[]).await;
+    world.succeeded(second).await;
+    *world.must_answer.lock().unwrap() = false;
+    world.rows.delete(&world.test.db, world.clock.now_ms()).await;
+    world.settled().await;
+    wait_for("the route goes", PATIENCE, async || {
+        world.edge.route(&world.rows.host).is_none().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_in_flight_keep_the_old_version_until_they_end() {
+    let world = World::new().await;
+    let first = world
+        .deploy_with(
+            "a",
+            &[],
+            Settings {
+                drain_ms: 60_000,
+                ..Settings::default()
+            },
+        )
+        .await;
+    world.succeeded(first).await;
+    let old = world.engine.replicas()[0].clone();
+    world.edge.set_open(old.replica_id, 2);
+    let second = world.deploy("b", &[]).await;
+    world.succeeded(second).await;
+    wait_for("the old one drains", PATIENCE, async || {
+        let situation = world.situation().await;
+        let draining = situation
+            .replicas
+            .iter()
+            .any(|row| row.id == old.replica_id && row.phase == ferrovia_core::cutover::Phase::Draining);
+        draining.then_some(())
+    })
+    .await;
+    let runs = || {
+        world
+            .engine
+            .replicas()
+            .iter()
+            .any(|container| container.handle == old.handle && container.status == ReplicaStatus::Running)
+    };
+    assert!(runs());
+    world.edge.set_open(old.replica_id, 0);
+    wait_for("it stops", PATIENCE, async || (!runs()).then_some(())).await;
+    world.settled().await;
+    world.check();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_that_vanished_comes_back_and_a_stray_one_goes() {
+    let world = World::new().await;
+    let first = world.deploy("a", &[]).await;
+    world.succeeded(first).await;
+    world.settled().await;
+    *world.must_answer.lock().unwrap() = false;
+    let container = world.engine.replicas()[0].clone();
+    {
+        use ferrovia_engine::Engine;
+        world.engine.stop(&container.handle, 0).await.unwrap();
+        world.engine.remove(&container.handle).await.unwrap();
+    }
+    wait_for("it comes back", PATIENCE, async || {
+        let containers = world.engine.replicas();
+        let back = containers
+            .iter()
+            .any(|new| new.handle != container.handle && new.replica_id == container.replica_id);
+        back.then_some(())
+    })
+    .await;
+    world.settled().await;
+}

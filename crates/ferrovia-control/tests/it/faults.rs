@@ -1,0 +1,185 @@
+//! Control dies before and after every commit and every engine call of what it does, and another one takes over: it
+//! ends right, nothing is left over, nothing runs twice, and somebody answers all the time.
+//!
+//! Each test goes on until an attempt comes to its end without meeting the place where it should have died: then there
+//! are no more such places.
+
+use ferrovia_core::id::DeploymentId;
+use ferrovia_core::outcome::Outcome;
+use ferrovia_engine::fake::{Fault, Rule, Script, When};
+use ferrovia_store::fault::Faults;
+
+use crate::harness::World;
+
+/// More places than any of these stories has.
+const MOST_PLACES: u64 = 400;
+
+/// What is done, and how it must end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Story {
+    FirstDeploy,
+    NextDeploy,
+    FailingDeploy,
+    Scale,
+    Restart,
+    Down,
+}
+
+/// Where control dies.
+#[derive(Debug, Clone, Copy)]
+enum Death {
+    BeforeCommit,
+    AfterCommit,
+    BeforeCall,
+    AfterCall,
+}
+
+impl Death {
+    const ALL: [Self; 4] = [
+        Self::BeforeCommit,
+        Self::AfterCommit,
+        Self::BeforeCall,
+        Self::AfterCall,
+    ];
+
+    fn faults(self, place: u64) -> Faults {
+        match self {
+            Self::BeforeCommit => Faults::before_commit(place + 1),
+            Self::AfterCommit => Faults::after_commit(place + 1),
+            Self::BeforeCall | Self::AfterCall => Faults::default(),
+        }
+    }
+
+    fn script(self, place: u64) -> Script {
+        let fault = match self {
+            Self::BeforeCall => Fault::KillBefore,
+            Self::AfterCall => Fault::KillAfter,
+            Self::BeforeCommit | Self::AfterCommit => return Script::default(),
+        };
+        let rule = Rule {
+            call: None,
+            when: When::Nth(place),
+            fault,
+        };
+        Script {
+            rules: vec![rule],
+            ..Script::default()
+        }
+    }
+}
+
+/// Brings the world to where the story begins.
+async fn prepare(world: &mut World, story: Story, round: u64) {
+    match story {
+        Story::FirstDeploy => {
+            *world.must_answer.lock().unwrap() = false;
+            world.rows.down(&world.test.db).await;
+        }
+        Story::Scale => world.rows.scale(&world.test.db, 1 + (round % 2) as u32).await,
+        Story::Down => {
+            if world.situation().await.intent.target.is_none() {
+                let id = world.deploy("v1", &[]).await;
+                world.succeeded(id).await;
+            }
+        }
+        Story::NextDeploy | Story::FailingDeploy | Story::Restart => {}
+    }
+    world.settled().await;
+}
+
+async fn tell(world: &World, story: Story, round: u64) -> Option<DeploymentId> {
+    let db = &world.test.db;
+    match story {
+        Story::FirstDeploy | Story::NextDeploy => Some(world.deploy(&format!("v{round}"), &[]).await),
+        Story::FailingDeploy => {
+            let crash = [("FAKE_CANNOT_START", "no such file")];
+            Some(world.deploy(&format!("bad{round}"), &crash).await)
+        }
+        Story::Scale => {
+            world.rows.scale(db, 2 - (round % 2) as u32).await;
+            None
+        }
+        Story::Restart => {
+            world.rows.restart(db).await;
+            None
+        }
+        Story::Down => {
+            *world.must_answer.lock().unwrap() = false;
+            world.rows.down(db).await;
+            None
+        }
+    }
+}
+
+async fn wait_for_end(world: &World, story: Story, deployment: Option<DeploymentId>) {
+    if let Some(id) = deployment {
+        let ended = world.ended(id).await;
+        let wanted = if story == Story::FailingDeploy {
+            Outcome::Failed
+        } else {
+            Outcome::Succeeded
+        };
+        assert_eq!(ended.outcome, wanted, "{:?}", ended.report);
+        if wanted == Outcome::Succeeded {
+            assert_eq!(world.situation().await.intent.target, Some(id));
+        }
+    }
+    world.settled().await;
+    world.check();
+}
+
+async fn dies_everywhere(story: Story, death: Death) {
+    let mut world = World::new().await;
+    let id = world.deploy("v1", &[]).await;
+    world.succeeded(id).await;
+    for place in 0..MOST_PLACES {
+        prepare(&mut world, story, place).await;
+        world.kill().await;
+        let faults = death.faults(place);
+        world.start(faults.clone()).await;
+        world.engine.set_script(death.script(place));
+        let deployment = tell(&world, story, place).await;
+        let died = tokio::select! {
+            () = faults.died() => true,
+            () = world.engine.killed() => true,
+            () = wait_for_end(&world, story, deployment) => false,
+        };
+        if !died {
+            println!("{story:?}: {place} places, {death:?}");
+            assert!(place > 3, "the story has hardly begun");
+            return;
+        }
+        world.kill().await;
+        world.engine.set_script(Script::default());
+        world.engine.revive();
+        world.start(Faults::default()).await;
+        wait_for_end(&world, story, deployment).await;
+    }
+    panic!("{story:?} does not end");
+}
+
+/// The four deaths at once, each in a world of its own: most of the time they wait.
+async fn dies_everyhow(story: Story) {
+    let [a, b, c, d] = Death::ALL.map(|death| Box::pin(dies_everywhere(story, death)));
+    tokio::join!(a, b, c, d);
+}
+
+macro_rules! stories {
+    ($($name:ident: $story:ident;)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                dies_everyhow(Story::$story).await;
+            }
+        )*
+    };
+}
+
+stories! {
+    first_deploy: FirstDeploy;
+    next_deploy: NextDeploy;
+    failing_deploy: FailingDeploy;
+    scale: Scale;
+    restart: Restart;
+    down: Down;
+}

@@ -1,0 +1,15 @@
+//! Tests of control on a real PostgreSQL, the fake engine, and a small edge and node that read the real tables.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "these are tests"
+)]
+
+mod builds;
+mod cleanup;
+mod deploys;
+mod faults;
+mod harness;
+mod tables;
