@@ -18,11 +18,9 @@ pub struct Token {
     pub created_at: Timestamp,
     /// When it was last used, give or take a minute.
     pub last_used_at: Option<Timestamp>,
-    /// When it was revoked.
-    pub revoked_at: Option<Timestamp>,
 }
 
-/// A page of tokens, the newest first.
+/// A page of tokens that are not revoked, the oldest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TokenList {
     /// The tokens.

@@ -77,6 +77,7 @@ mod instance;
 pub mod live;
 mod publisher;
 mod resync;
+pub mod usecase;
 pub mod work;
 
 pub use cleanup::GRACE_MS;

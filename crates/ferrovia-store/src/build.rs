@@ -279,6 +279,21 @@ pub async fn get(conn: &mut Conn, id: BuildId) -> Result<Build, Error> {
     find(conn, id).await?.ok_or_else(|| Error::not_found("build", id))
 }
 
+/// Builds that wait and were made before this one, and those that run.
+///
+/// # Errors
+/// [`Error::Unavailable`].
+pub async fn queue_position(conn: &mut Conn, id: BuildId) -> Result<u32, Error> {
+    let before = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "before!" FROM build
+           WHERE (outcome = 'queued' AND id < $1) OR outcome = 'building'"#,
+        id.uuid()
+    )
+    .fetch_one(&mut *conn)
+    .await?;
+    Ok(u32::try_from(before).unwrap_or(u32::MAX))
+}
+
 /// Whether a build should end: it was asked to, or no deployment that has not ended waits for it.
 ///
 /// # Errors

@@ -32,6 +32,7 @@ pub mod retention;
 mod row;
 pub mod seal;
 pub mod service;
+pub mod source_tree;
 pub mod table;
 pub mod team;
 pub mod token;

@@ -157,6 +157,21 @@ pub async fn set(tx: &mut Tx, data_key: &DataKey, new: &NewVariable) -> Result<(
     Ok(())
 }
 
+/// Keeps other transactions that do the same from the variables of an environment until this one ends: who looks at
+/// them before changing them then changes what was looked at.
+///
+/// # Errors
+/// [`Error::Unavailable`].
+pub async fn lock_owner(tx: &mut Tx, owner: Owner) -> Result<(), Error> {
+    sqlx::query!(
+        "SELECT pg_advisory_xact_lock(hashtextextended('ferrovia variables ' || $1, 0))",
+        owner.environment().to_string()
+    )
+    .fetch_one(&mut **tx)
+    .await?;
+    Ok(())
+}
+
 /// Takes a variable away; says whether it was there.
 ///
 /// # Errors

@@ -359,7 +359,7 @@ impl Client {
         self.post(&["v1", "tokens"], new).await
     }
 
-    /// Revokes a token at once; one that is revoked is fine.
+    /// Revokes a token at once.
     pub async fn revoke_token(&self, id: Uuid) -> Result<(), Error> {
         self.delete(&["v1", "tokens", &id.to_string()]).await
     }

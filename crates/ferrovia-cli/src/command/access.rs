@@ -157,11 +157,10 @@ fn tokens(all: &[Token]) -> String {
                 token.id.to_string(),
                 token.name.clone(),
                 token.scope.clone(),
-                state.to_owned(),
                 time(Some(token.created_at)),
                 time(token.last_used_at),
             ]
         })
         .collect();
-    table(&["id", "name", "scope", "state", "created", "last used"], rows)
+    table(&["id", "name", "scope", "created", "last used"], rows)
 }

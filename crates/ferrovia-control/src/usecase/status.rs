@@ -1,0 +1,217 @@
+//! What is seen of an instance, put beside what is wanted.
+
+use ferrovia_core::cutover::{Replica, STATE_STALE_MS, standing};
+use ferrovia_core::id::{DeploymentId, InstanceId, ReplicaId};
+use ferrovia_core::intent::Intent;
+use ferrovia_core::name::Name;
+use ferrovia_core::observation::{Health, Observation};
+use ferrovia_core::outcome::{Outcome, State};
+use ferrovia_core::permission::Action;
+use ferrovia_core::settings::START_TRIES;
+use ferrovia_store::{Conn, deployment, instance, replica, service};
+
+use super::context::OpContext;
+use super::error::Error;
+use super::page::{Page, PageRequest};
+use super::place::{Found, Place};
+use super::view::InstanceView;
+use super::{UseCases, find};
+
+/// Older observations say nothing of now, in milliseconds.
+pub const OBSERVATION_OLD_MS: i64 = STATE_STALE_MS;
+
+/// What was last seen of an instance.
+#[derive(Debug, Clone)]
+pub struct ObservedState {
+    /// The sum.
+    pub state: State,
+    /// When the newest observation behind it was made, in milliseconds since 1970.
+    pub seen_at_ms: Option<i64>,
+    /// How long ago that was, in milliseconds.
+    pub age_ms: Option<u64>,
+    /// Each replica that is meant to run or still does.
+    pub replicas: Vec<ObservedReplica>,
+}
+
+/// What was last seen of one replica.
+#[derive(Debug, Clone)]
+pub struct ObservedReplica {
+    /// Its id.
+    pub id: ReplicaId,
+    /// Its deployment.
+    pub deployment_id: DeploymentId,
+    /// Number of its deployment.
+    pub deployment_number: u32,
+    /// Place among the deployment's copies, from 1.
+    pub ordinal: u32,
+    /// What it does.
+    pub state: State,
+    /// What the last probe met, when it is not healthy.
+    pub why: Option<String>,
+    /// Start of its current run, in milliseconds since 1970.
+    pub started_at_ms: Option<i64>,
+    /// Runs that ended since it was last healthy for a minute.
+    pub crashes: u32,
+    /// Exit code of its last run.
+    pub last_exit_code: Option<i32>,
+    /// Whether the kernel killed its last run for its memory limit.
+    pub out_of_memory: bool,
+}
+
+impl ObservedState {
+    /// The state of one deployment of the instance.
+    pub(super) fn of_deployment(&self, id: DeploymentId, outcome: Outcome) -> State {
+        let states: Vec<State> = self
+            .replicas
+            .iter()
+            .filter(|replica| replica.deployment_id == id)
+            .map(|replica| replica.state)
+            .collect();
+        // From the worst to the best: a deployment is as well as its worst replica.
+        let by_badness = [
+            State::CrashLooping,
+            State::Unhealthy,
+            State::Unknown,
+            State::Starting,
+            State::Healthy,
+        ];
+        let worst = by_badness.into_iter().find(|state| states.contains(state));
+        match worst {
+            Some(state) => state,
+            None if self.state == State::Sleeping && outcome == Outcome::Succeeded => State::Sleeping,
+            None if outcome == Outcome::Deploying => State::Starting,
+            None => State::Stopped,
+        }
+    }
+}
+
+impl UseCases {
+    pub(super) async fn observe(
+        &self,
+        conn: &mut Conn,
+        found: &Found,
+        intent: &Intent,
+    ) -> Result<ObservedState, Error> {
+        let now_ms = self.clock.now_ms();
+        let rows = replica::of_instance(conn, found.instance.id).await?;
+        let seen = self.live.observations_of(found.instance.id);
+        // Only while control hears a node it knows what is; what it heard before its start it does not know.
+        let node_seen_ms = if self.live.sees() { now_ms } else { i64::MIN };
+        let whole = standing(intent, &rows, &seen, node_seen_ms, now_ms);
+        let stale = now_ms.saturating_sub(node_seen_ms) > STATE_STALE_MS;
+        let mut replicas = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let deployment = deployment::get(conn, row.deployment_id).await?;
+            let last = seen
+                .iter()
+                .filter(|seen| seen.replica_id == row.id)
+                .max_by_key(|seen| seen.seen_at_ms);
+            replicas.push(observed(row, last, deployment.number, stale));
+        }
+        let age_ms = whole
+            .seen_at_ms
+            .and_then(|at_ms| u64::try_from(now_ms.saturating_sub(at_ms)).ok());
+        Ok(ObservedState {
+            state: whole.state,
+            seen_at_ms: whole.seen_at_ms,
+            age_ms,
+            replicas,
+        })
+    }
+
+    /// One instance: intent, deployments, and what was seen.
+    ///
+    /// # Errors
+    /// When it is not there or the actor may not.
+    pub async fn get_instance(&self, ctx: &OpContext, place: &Place) -> Result<InstanceView, Error> {
+        let mut conn = self.db.conn().await?;
+        let found = place.find(&mut conn, ctx, Action::ReadProject).await?;
+        self.instance_view(&mut conn, found).await
+    }
+
+    /// The instances of an environment, by the service's name.
+    ///
+    /// # Errors
+    /// When the environment is not there or the actor may not; `cursor_invalid`.
+    pub async fn list_instances(
+        &self,
+        ctx: &OpContext,
+        project: &str,
+        environment: &str,
+        page: &PageRequest,
+    ) -> Result<Page<InstanceView>, Error> {
+        let after = page.after::<Name>()?;
+        let mut conn = self.db.conn().await?;
+        let project = find::project(&mut conn, ctx, project, Action::ReadProject).await?;
+        let environment = find::environment(&mut conn, project.id, environment).await?;
+        let mut all = Vec::new();
+        for instance in instance::of_environment(&mut conn, environment.id).await? {
+            let service = service::get(&mut conn, instance.service_id).await?;
+            if service.deleted_ms.is_none() && after.as_ref().is_none_or(|after| service.name > *after) {
+                all.push((service, instance));
+            }
+        }
+        all.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+        all.truncate(page.fetch() as usize);
+        let mut views = Vec::with_capacity(all.len());
+        for (service, instance) in all {
+            let found = Found {
+                project: project.clone(),
+                environment: environment.clone(),
+                service,
+                instance,
+            };
+            views.push(self.instance_view(&mut conn, found).await?);
+        }
+        Ok(page.page(views, |view| view.service.name.to_string()))
+    }
+
+    /// Instances that are known, for reading logs: id only.
+    pub(super) async fn instance_id(&self, ctx: &OpContext, place: &Place) -> Result<InstanceId, Error> {
+        let found = place
+            .find(&mut *self.db.conn().await?, ctx, Action::ReadProject)
+            .await?;
+        Ok(found.instance.id)
+    }
+}
+
+fn observed(
+    row: &Replica,
+    last: Option<&Observation>,
+    deployment_number: u32,
+    stale: bool,
+) -> ObservedReplica {
+    let (state, why) = match last {
+        None => (State::Starting, None),
+        Some(_) if stale => (State::Unknown, None),
+        Some(seen) => match &seen.health {
+            Health::Healthy { .. } => (State::Healthy, None),
+            health if seen.crashes >= START_TRIES => (State::CrashLooping, why(health)),
+            Health::Unhealthy { .. } => (State::Unhealthy, why(&seen.health)),
+            Health::Starting { .. } => (State::Starting, why(&seen.health)),
+            Health::Down if row.phase.is_alive() => (State::Starting, None),
+            Health::Down => (State::Stopped, None),
+        },
+    };
+    let exit = last.and_then(|seen| seen.last_exit.as_ref());
+    ObservedReplica {
+        id: row.id,
+        deployment_id: row.deployment_id,
+        deployment_number,
+        ordinal: row.ordinal,
+        state,
+        why,
+        started_at_ms: last.and_then(|seen| seen.started_at_ms),
+        crashes: last.map_or(0, |seen| seen.crashes),
+        last_exit_code: exit.map(|exit| exit.code),
+        out_of_memory: exit.is_some_and(|exit| exit.out_of_memory),
+    }
+}
+
+fn why(health: &Health) -> Option<String> {
+    match health {
+        Health::Starting { last } => last.clone(),
+        Health::Unhealthy { why } => Some(why.clone()),
+        Health::Down | Health::Healthy { .. } => None,
+    }
+}

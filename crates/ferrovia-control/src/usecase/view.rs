@@ -1,0 +1,180 @@
+//! What is shown of an instance, a deployment or a build: rows put together.
+
+use ferrovia_core::error::Report;
+use ferrovia_core::intent::Intent;
+use ferrovia_core::outcome::{Outcome, State};
+use ferrovia_core::settings::PortSetting;
+use ferrovia_store::build::Build;
+use ferrovia_store::deployment::Deployment;
+use ferrovia_store::environment::Environment;
+use ferrovia_store::instance::Instance;
+use ferrovia_store::project::Project;
+use ferrovia_store::service::Service;
+use ferrovia_store::{Conn, build, deployment, domain, intent};
+
+use super::UseCases;
+use super::error::Error;
+use super::place::Found;
+use super::resolve::own_host;
+use super::status::ObservedState;
+
+/// A service in an environment.
+#[derive(Debug, Clone)]
+pub struct InstanceView {
+    /// Its project.
+    pub project: Project,
+    /// Its environment.
+    pub environment: Environment,
+    /// Its service.
+    pub service: Service,
+    /// Its row.
+    pub instance: Instance,
+    /// What should run.
+    pub intent: Intent,
+    /// What was last seen.
+    pub observed: ObservedState,
+    /// Where it answers.
+    pub url: Option<String>,
+    /// Its newest deployment.
+    pub latest: Option<DeploymentView>,
+    /// The deployment that should run, when that is not the newest.
+    pub running: Option<DeploymentView>,
+    /// What an operator should know.
+    pub notes: Vec<Report>,
+}
+
+/// An attempt to run an instance.
+#[derive(Debug, Clone)]
+pub struct DeploymentView {
+    /// Its project.
+    pub project: Project,
+    /// Its environment.
+    pub environment: Environment,
+    /// Its service.
+    pub service: Service,
+    /// Its row.
+    pub deployment: Deployment,
+    /// Digest of its image.
+    pub image: Option<String>,
+    /// What was last seen of what it runs.
+    pub state: State,
+    /// What it waits for, while it waits.
+    pub waits_for: Option<String>,
+    /// Where it answers.
+    pub url: Option<String>,
+}
+
+/// A build.
+#[derive(Debug, Clone)]
+pub struct BuildView {
+    /// Its row.
+    pub build: Build,
+    /// Builds that are before it, while it waits.
+    pub queue_position: Option<u32>,
+}
+
+impl UseCases {
+    /// Everything of an instance.
+    pub(super) async fn instance_view(&self, conn: &mut Conn, found: Found) -> Result<InstanceView, Error> {
+        let id = found.instance.id;
+        let intent = intent::get(conn, id).await?;
+        let newest = deployment::list(conn, id, None, 1).await?.pop();
+        let target = match intent.target {
+            Some(target) if newest.as_ref().is_none_or(|newest| newest.id != target) => {
+                deployment::find(conn, target).await?
+            }
+            _ => None,
+        };
+        let observed = self.observe(conn, &found, &intent).await?;
+        let mut notes = Vec::new();
+        if intent.held {
+            notes.push(
+                Report::new(
+                    "instance_held",
+                    format!("`{}` is held: nothing changes", found.service.name),
+                )
+                .with_hint("`ferrovia release` ends it"),
+            );
+        }
+        let latest = match newest {
+            Some(newest) => Some(
+                self.deployment_view(conn, &found, newest, &intent, &observed)
+                    .await?,
+            ),
+            None => None,
+        };
+        let running = match target {
+            Some(target) => Some(
+                self.deployment_view(conn, &found, target, &intent, &observed)
+                    .await?,
+            ),
+            None => None,
+        };
+        let current = running.as_ref().or(latest.as_ref());
+        let port = current.map_or(found.instance.settings.port, |view| view.deployment.settings.port);
+        let url = self.url(conn, &found, port).await?;
+        let Found {
+            project,
+            environment,
+            service,
+            instance,
+        } = found;
+        Ok(InstanceView {
+            project,
+            environment,
+            service,
+            instance,
+            intent,
+            observed,
+            url,
+            latest,
+            running,
+            notes,
+        })
+    }
+
+    async fn url(&self, conn: &mut Conn, found: &Found, port: PortSetting) -> Result<Option<String>, Error> {
+        if port == PortSetting::None {
+            return Ok(None);
+        }
+        let host = own_host(&domain::of_instance(conn, found.instance.id).await?);
+        Ok(host.map(|host| self.site.address(&host).url()))
+    }
+
+    /// Everything of a deployment.
+    pub(super) async fn deployment_view(
+        &self,
+        conn: &mut Conn,
+        found: &Found,
+        deployment: Deployment,
+        intent: &Intent,
+        observed: &ObservedState,
+    ) -> Result<DeploymentView, Error> {
+        let build = build::get(conn, deployment.build_id).await?;
+        let waits_for = match deployment.outcome {
+            outcome if outcome.is_final() => None,
+            _ if intent.held => Some("held by an operator".to_owned()),
+            Outcome::Queued | Outcome::Building if build.outcome == build::Outcome::Queued => {
+                match build::queue_position(conn, build.id).await? {
+                    0 => None,
+                    1 => Some("one build before it".to_owned()),
+                    before => Some(format!("{before} builds before it")),
+                }
+            }
+            Outcome::Building => self.live.waiting_of_build(build.id),
+            _ => self.live.waiting_of(found.instance.id).first().map(|waiting| waiting.as_str().to_owned()),
+        };
+        let state = observed.of_deployment(deployment.id, deployment.outcome);
+        let url = self.url(conn, found, deployment.settings.port).await?;
+        Ok(DeploymentView {
+            project: found.project.clone(),
+            environment: found.environment.clone(),
+            service: found.service.clone(),
+            image: build.image.map(|image| image.digest),
+            state,
+            waits_for,
+            url,
+            deployment,
+        })
+    }
+}
