@@ -386,7 +386,9 @@ async fn enqueue_resync<E, B>(shared: &Shared<E, B>) {
 /// Makes the keys due that were rung while no pass was there.
 async fn enqueue_rung<E, B>(shared: &Shared<E, B>) {
     loop {
-        let due = shared.live.take_due().await;
+        let mut due = shared.live.take_due().await;
+        // In the order in which everybody locks them.
+        due.sort_unstable_by_key(|&(id, _)| id);
         let works: Vec<Work> = due
             .iter()
             .map(|&(id, team)| {

@@ -52,12 +52,10 @@ pub(crate) async fn reconcile<E: Engine + 'static, B: Send + Sync + 'static>(
     };
     let mut due = differences(&observed, &rows);
     due.extend(unsettled);
-    due.retain(|id| {
-        known.contains(id)
-            || rows.iter().any(|row| row.1 == *id)
-            || observed.iter().all(|seen| seen.instance_id != *id)
-    });
-    let due: Vec<InstanceId> = due.into_iter().collect();
+    due.retain(|id| known.contains(id) || observed.iter().all(|seen| seen.instance_id != *id));
+    let mut due: Vec<InstanceId> = due.into_iter().collect();
+    // In the order in which everybody locks them.
+    due.sort_unstable();
     for chunk in due.chunks(CHUNK) {
         enqueue(shared, lease, chunk.to_vec()).await?;
     }

@@ -96,7 +96,6 @@ struct Batch {
 
 impl Batch {
     async fn write(self, tx: &mut Tx) -> Result<(Situation, Option<Version>), Error> {
-        self.lease.fence(tx).await?;
         let instance = self.situation.place.instance_id;
         let before = intent::lock(tx, instance).await?;
         if before.generation != self.situation.intent.generation {
@@ -106,6 +105,9 @@ impl Batch {
         for (number, change) in self.changes.iter().enumerate() {
             self.write_one(tx, number, change, &mut moved).await?;
         }
+        // Not first, as elsewhere: use cases lock an intent or a deployment before they enqueue, and two that lock the
+        // same in another order wait for each other. Nothing counts before the commit.
+        self.lease.fence(tx).await?;
         let mut after = self.read(tx).await?;
         let rows = wanted_rows(&after);
         let version = table::publish(tx, instance, &after.published, &rows).await?;

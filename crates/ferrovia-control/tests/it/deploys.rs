@@ -1,5 +1,6 @@
 //! Deployments from the row to the route, each with a known end.
 
+use ferrovia_core::cutover::Waiting;
 use ferrovia_core::outcome::Outcome;
 use ferrovia_core::settings::Settings;
 use ferrovia_core::table::RouteTarget;
@@ -254,4 +255,66 @@ async fn a_container_that_vanished_comes_back_and_a_stray_one_goes() {
     })
     .await;
     world.settled().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redeploy_makes_new_replicas_of_the_same_image() {
+    let world = World::new().await;
+    let first = world.deploy("a", &[("COLOUR", "red")]).await;
+    let build_id = world.succeeded(first).await.build_id;
+    let second = world
+        .rows
+        .redeploy(&world.test.db, &world.keyring, &world.clock, build_id)
+        .await;
+    let ended = world.succeeded(second).await;
+    assert_eq!(ended.durations.build, Some(0));
+    world.settled().await;
+    let variables = world
+        .engine
+        .variables(&world.engine.replicas()[0].handle)
+        .unwrap();
+    assert!(
+        variables.iter().all(|(name, _)| name != "COLOUR"),
+        "the snapshot is the new deployment's own"
+    );
+    world.check();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_happened_while_control_was_dead_is_found() {
+    use ferrovia_engine::Engine;
+    let mut world = World::new().await;
+    let first = world.deploy("a", &[]).await;
+    world.succeeded(first).await;
+    world.rows.scale(&world.test.db, 2).await;
+    world.settled().await;
+    world.kill().await;
+    let gone = world.engine.replicas()[0].clone();
+    world.engine.stop(&gone.handle, 0).await.unwrap();
+    world.engine.remove(&gone.handle).await.unwrap();
+    world.start(Default::default()).await;
+    world.settled().await;
+    world.check();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_held_service_is_left_alone_and_a_wide_one_starts_together() {
+    let world = World::new().await;
+    world.rows.scale(&world.test.db, 4).await;
+    let first = world.deploy("a", &[]).await;
+    world.succeeded(first).await;
+    assert_eq!(world.engine.replicas().len(), 4);
+    world.settled().await;
+    world.rows.hold(&world.test.db, true).await;
+    let second = world.deploy("b", &[]).await;
+    let live = world.control.as_ref().unwrap().live.clone();
+    wait_for("it says that it is held", PATIENCE, async || {
+        (live.waiting_of(world.instance) == [Waiting::Held]).then_some(())
+    })
+    .await;
+    assert!(!world.deployment(second).await.outcome.is_final());
+    world.rows.hold(&world.test.db, false).await;
+    world.succeeded(second).await;
+    world.settled().await;
+    world.check();
 }

@@ -174,6 +174,45 @@ impl Rows {
         id
     }
 
+    /// A new deployment of a build that there is.
+    pub async fn redeploy(
+        &self,
+        db: &Db,
+        keyring: &Keyring,
+        clock: &Clock,
+        build_id: BuildId,
+    ) -> DeploymentId {
+        let id = new_id();
+        let key = keyring
+            .get(&mut db.conn().await.unwrap(), self.data_key)
+            .await
+            .unwrap();
+        let mut new = NewDeployment {
+            id,
+            instance_id: self.instance,
+            number: 0,
+            build_id,
+            settings: Settings::default(),
+            data_key_id: self.data_key,
+            sealed_variables: key.seal_pairs(&[], &deployment::place(id)).unwrap(),
+            source: GitSource::default(),
+            upload_ms: None,
+            created_ms: clock.now_ms(),
+        };
+        let (team, instance) = (self.team, self.instance);
+        db.tx::<_, Error>(move |tx| {
+            Box::pin(async move {
+                new.number = instance::take_deployment_number(tx, instance).await?;
+                deployment::insert(tx, &new).await?;
+                queue::enqueue(tx, &work::build(build_id, team)).await?;
+                queue::enqueue(tx, &work::instance(instance, team)).await
+            })
+        })
+        .await
+        .unwrap();
+        id
+    }
+
     /// Changes the intent as a use case does.
     pub async fn change(
         &self,
@@ -201,6 +240,11 @@ impl Rows {
 
     pub async fn restart(&self, db: &Db) {
         self.change(db, |tx, id| Box::pin(intent::restart(tx, id))).await;
+    }
+
+    pub async fn hold(&self, db: &Db, held: bool) {
+        self.change(db, move |tx, id| Box::pin(intent::set_held(tx, id, held)))
+            .await;
     }
 
     pub async fn down(&self, db: &Db) {
