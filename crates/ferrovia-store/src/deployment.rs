@@ -335,21 +335,33 @@ pub async fn set_building(tx: &mut Tx, id: DeploymentId) -> Result<(), Error> {
     Ok(())
 }
 
-/// Notes that a deployment's replicas are being started.
+/// Notes that a deployment's replicas are being started, and how long it waited for its build and was built.
 ///
 /// # Errors
 /// [`Error::Stale`] when its life has no such step any more.
-pub async fn begin(tx: &mut Tx, id: DeploymentId, durations: &Durations, now_ms: i64) -> Result<(), Error> {
-    if step(tx, id, Outcome::Deploying).await?.is_some() {
-        sqlx::query!(
-            "UPDATE deployment SET outcome = 'deploying', durations = $2, deploy_started_ms = $3 WHERE id = $1",
-            id.uuid(),
-            to_json("deployment", durations)?,
-            now_ms
-        )
-        .execute(&mut **tx)
-        .await?;
-    }
+pub async fn begin(
+    tx: &mut Tx,
+    id: DeploymentId,
+    queue_ms: u64,
+    build_ms: u64,
+    now_ms: i64,
+) -> Result<(), Error> {
+    let Some(before) = step(tx, id, Outcome::Deploying).await? else {
+        return Ok(());
+    };
+    let durations = Durations {
+        queue: Some(queue_ms),
+        build: Some(build_ms),
+        ..before.durations
+    };
+    sqlx::query!(
+        "UPDATE deployment SET outcome = 'deploying', durations = $2, deploy_started_ms = $3 WHERE id = $1",
+        id.uuid(),
+        to_json("deployment", &durations)?,
+        now_ms
+    )
+    .execute(&mut **tx)
+    .await?;
     Ok(())
 }
 

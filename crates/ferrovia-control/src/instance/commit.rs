@@ -6,7 +6,7 @@ use ferrovia_core::cutover::{Change, Phase, TableRows, table_rows};
 use ferrovia_core::error::Report;
 use ferrovia_core::id::{DeploymentId, ReplicaId};
 use ferrovia_core::network::AddressPlan;
-use ferrovia_core::outcome::{Durations, Outcome};
+use ferrovia_core::outcome::Outcome;
 use ferrovia_core::table::Version;
 use ferrovia_engine::Engine;
 use ferrovia_store::cutover::{DeploymentFacts, Situation};
@@ -211,13 +211,7 @@ impl Batch {
             ),
             _ => (span(facts.created_ms, self.now_ms), 0),
         };
-        let before = deployment::get(tx, id).await?.durations;
-        let durations = Durations {
-            queue: Some(queue_ms),
-            build: Some(build_ms),
-            ..before
-        };
-        deployment::begin(tx, id, &durations, self.now_ms).await?;
+        deployment::begin(tx, id, queue_ms, build_ms, self.now_ms).await?;
         Ok(())
     }
 

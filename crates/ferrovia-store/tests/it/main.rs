@@ -7,9 +7,11 @@
     reason = "these are tests"
 )]
 
+mod deployments;
 mod fixture;
 mod objects;
 mod queue;
 mod queue_crowd;
 mod secrets;
+mod tables;
 mod transactions;
