@@ -148,11 +148,6 @@ fn tokens(all: &[Token]) -> String {
     let rows = all
         .iter()
         .map(|token| {
-            let state = if token.revoked_at.is_some() {
-                "revoked"
-            } else {
-                "good"
-            };
             vec![
                 token.id.to_string(),
                 token.name.clone(),
