@@ -124,6 +124,8 @@ pub(crate) struct Shared<E, B> {
     pub(crate) logs: PathBuf,
     pub(crate) build_memory_bytes: u64,
     pub(crate) build_timeout_ms: u64,
+    /// Turns true when control is about to end.
+    pub(crate) ending: watch::Sender<bool>,
 }
 
 /// Reconcilers, tables and subscriptions.
@@ -161,7 +163,7 @@ impl<E: Engine + 'static, B: Builder + 'static> Control<E, B> {
     /// # Errors
     /// [`ferrovia_store::Error::Unavailable`].
     pub async fn new(parts: Parts<E, B>, options: Options) -> Result<Self, ferrovia_store::Error> {
-        let live = Arc::new(Live::new(options.audiences.clone()));
+        let live = Arc::new(Live::new(options.audiences.clone(), options.control_slots));
         let publisher = Publisher::open(parts.db.clone(), parts.clock.clone(), live.clone()).await?;
         let server = Server::new(publisher.clone(), options.peers);
         let shared = Arc::new(Shared {
@@ -182,6 +184,7 @@ impl<E: Engine + 'static, B: Builder + 'static> Control<E, B> {
             logs: options.logs.clone(),
             build_memory_bytes: options.build_memory_bytes,
             build_timeout_ms: options.build_timeout_ms,
+            ending: watch::channel(false).0,
         });
         Ok(Self {
             shared,
@@ -253,6 +256,8 @@ impl<E: Engine + 'static, B: Builder + 'static> Control<E, B> {
         let stopped = async {
             // The sender is gone only with its owner, which is the same as a stop.
             let _ = stopping.wait_for(|stop| *stop).await;
+            shared.ending.send_replace(true);
+            shared.live.end();
             sleep(Duration::from_millis(STOP_MS)).await;
         };
         tokio::select! {

@@ -103,6 +103,10 @@ struct State {
 #[derive(Debug)]
 pub struct Live {
     audiences: Vec<Audience>,
+    /// Passes that may be under way at once.
+    slots: usize,
+    /// Control is about to end.
+    ending: AtomicBool,
     state: Mutex<State>,
     due: Notify,
     /// Grows with every outcome that a reconciler wrote.
@@ -121,10 +125,13 @@ pub struct Waits {
 }
 
 impl Live {
-    /// Nothing is known yet. `audiences`: the kinds of readers that this installation has.
-    pub fn new(audiences: Vec<Audience>) -> Self {
+    /// Nothing is known yet. `audiences`: the kinds of readers that this installation has; `slots`: passes that may be
+    /// under way at once.
+    pub fn new(audiences: Vec<Audience>, slots: u32) -> Self {
         Self {
             audiences,
+            slots: slots as usize,
+            ending: AtomicBool::new(false),
             state: Mutex::default(),
             due: Notify::new(),
             changes: watch::channel(0).0,
@@ -224,6 +231,24 @@ impl Live {
         for bell in state.instances.values().filter_map(|entry| entry.bell.as_ref()) {
             bell.ring(Ring::Rows);
         }
+    }
+
+    /// Whether a pass with nothing to do should leave its slot to others.
+    pub(crate) fn is_crowded(&self) -> bool {
+        let present = |state: &State| {
+            state
+                .instances
+                .values()
+                .filter(|entry| entry.bell.is_some())
+                .count()
+        };
+        self.ending.load(Ordering::SeqCst) || present(&self.lock()) >= self.slots
+    }
+
+    /// Control is about to end: passes that linger leave.
+    pub(crate) fn end(&self) {
+        self.ending.store(true, Ordering::SeqCst);
+        self.ring_lingering();
     }
 
     /// The instances that were rung while no pass lingered, with their teams; waits until there are some.

@@ -59,11 +59,18 @@ pub(crate) async fn reconcile<E: Engine + 'static, B: Builder + 'static>(
             Ok(()) => pass.end(BuildOutcome::Cancelled, Report::new("cancelled", "the build was cancelled")).await,
             Err(error) => Err(error),
         },
+        // The builder's future is dropped; the next control begins the build again.
+        () = ending(shared) => Ok(Outcome::Again { after_ms: 0 }),
     };
     if !matches!(outcome, Ok(Outcome::Again { .. })) {
         shared.live.set_build_wait(id, None);
     }
     outcome
+}
+
+async fn ending<E, B>(shared: &Shared<E, B>) {
+    // The sender lives in `shared`: the wait cannot fail.
+    let _ = shared.ending.subscribe().wait_for(|ending| *ending).await;
 }
 
 struct Pass<'a, E, B> {

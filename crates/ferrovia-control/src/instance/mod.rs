@@ -3,7 +3,7 @@
 //! One pass looks, commits the planned changes in one transaction, makes the planned engine calls, and looks again
 //! until nothing is left to do. Then it lingers a little: what comes next is most often an acknowledgement or an
 //! observation a few milliseconds later, and a pass that is still there goes on at once, without the way through the
-//! queue. What it needs to know it reads again only when something says that it changed, or when it is old.
+//! queue. It leaves at once when others wait for its slot. What it needs to know it reads again only when something says that it changed, or when it is old.
 //!
 //! Long calls (fetching an image, stopping a container) run beside the pass, at most one for each image or container,
 //! and ring it when they end.
@@ -98,7 +98,10 @@ impl<E: Engine + 'static, B: Builder + 'static> Pass<'_, E, B> {
             }
             if stepped {
                 leave = Instant::now() + Duration::from_millis(LINGER_MS);
-            } else if Instant::now() >= leave.min(end) || !waits_for_more(&plan) {
+            } else if Instant::now() >= leave.min(end)
+                || !waits_for_more(&plan)
+                || self.shared.live.is_crowded()
+            {
                 return Ok(self.ended(&plan, &facts));
             } else {
                 let wake = self.wake(&plan).min(leave);

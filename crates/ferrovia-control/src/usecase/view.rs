@@ -162,7 +162,11 @@ impl UseCases {
                 }
             }
             Outcome::Building => self.live.waiting_of_build(build.id),
-            _ => self.live.waiting_of(found.instance.id).first().map(|waiting| waiting.as_str().to_owned()),
+            _ => self
+                .live
+                .waiting_of(found.instance.id)
+                .first()
+                .map(|waiting| waiting.as_str().to_owned()),
         };
         let state = observed.of_deployment(deployment.id, deployment.outcome);
         let url = self.url(conn, found, deployment.settings.port).await?;

@@ -10,6 +10,9 @@ use crate::harness::{PATIENCE, World};
 /// Upload, queue and build of a tree that was built before, together, in milliseconds.
 const REUSE_MS: u64 = 1_000;
 
+/// A stop takes no longer, whatever runs.
+const STOP: std::time::Duration = std::time::Duration::from_secs(4);
+
 async fn build_of(world: &World, id: ferrovia_core::id::DeploymentId) -> build::Build {
     let build_id = world.deployment(id).await.build_id;
     build::get(&mut world.test.db.conn().await.unwrap(), build_id)
@@ -106,7 +109,9 @@ async fn a_build_that_control_died_in_begins_again() {
     world.start(Default::default()).await;
     runs(&world, 1).await;
     assert_eq!(world.builder.state.lock().unwrap().begun["slow"], 2);
+    let asked = std::time::Instant::now();
     world.stop().await;
+    assert!(asked.elapsed() < STOP, "a build keeps control from ending");
     runs(&world, 0).await;
     world.start(Default::default()).await;
     world.rows.cancel(&world.test.db, id).await;

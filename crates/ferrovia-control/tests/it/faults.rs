@@ -6,7 +6,8 @@
 
 use ferrovia_core::id::DeploymentId;
 use ferrovia_core::outcome::Outcome;
-use ferrovia_engine::fake::{Fault, Rule, Script, When};
+use ferrovia_core::settings::Settings;
+use ferrovia_engine::fake::{EventFaults, Fault, Rule, Script, When};
 use ferrovia_store::fault::Faults;
 
 use crate::harness::World;
@@ -156,6 +157,76 @@ async fn dies_everywhere(story: Story, death: Death) {
         wait_for_end(&world, story, deployment).await;
     }
     panic!("{story:?} does not end");
+}
+
+/// An engine that does not do one call in six, or does it and does not say so, and loses and repeats its hints.
+fn unreliable() -> Script {
+    let rule = |fault, chance| Rule {
+        call: None,
+        when: When::Chance(chance),
+        fault,
+    };
+    Script {
+        rules: vec![
+            rule(Fault::Unavailable, 0.05),
+            rule(Fault::LoseAnswer, 0.05),
+            rule(Fault::LoseCall, 0.05),
+            rule(Fault::Refuse("busy".into()), 0.02),
+        ],
+        events: EventFaults {
+            lose: 0.3,
+            duplicate: 0.1,
+            reorder: 0.1,
+        },
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unreliable_engine_delays_and_breaks_nothing() {
+    let world = World::new().await;
+    let first = world.deploy("v0", &[]).await;
+    world.succeeded(first).await;
+    world.engine.set_script(unreliable());
+    for round in 1..=8 {
+        let id = world.deploy(&format!("v{round}"), &[]).await;
+        world.succeeded(id).await;
+        if round % 3 == 0 {
+            world.rows.restart(&world.test.db).await;
+        }
+        world.rows.scale(&world.test.db, 1 + round % 3).await;
+    }
+    world.settled().await;
+    world.check();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_that_is_away_fails_a_deployment_at_its_deadline_and_nothing_else() {
+    let world = World::new().await;
+    let first = world.deploy("v0", &[]).await;
+    world.succeeded(first).await;
+    world.settled().await;
+    let rule = Rule {
+        call: None,
+        when: When::Always,
+        fault: Fault::Unavailable,
+    };
+    world.engine.set_script(Script {
+        rules: vec![rule],
+        ..Script::default()
+    });
+    let settings = Settings {
+        start_deadline_ms: 1_500,
+        ..Settings::default()
+    };
+    let id = world.deploy_with("v1", &[], settings).await;
+    let ended = world.ended(id).await;
+    assert_eq!(ended.report.unwrap().code, "engine_unavailable");
+    world.engine.set_script(Script::default());
+    world.settled().await;
+    let second = world.deploy("v2", &[]).await;
+    world.succeeded(second).await;
+    world.settled().await;
+    world.check();
 }
 
 /// The four deaths at once, each in a world of its own: most of the time they wait.

@@ -170,7 +170,9 @@ impl World {
             }
         });
         // A control that dies before it lives has nothing to show.
-        let live = receiver.await.unwrap_or_else(|_| Arc::new(Live::new(Vec::new())));
+        let live = receiver
+            .await
+            .unwrap_or_else(|_| Arc::new(Live::new(Vec::new(), 1)));
         self.control = Some(Running { live, task, stop });
     }
 
