@@ -318,3 +318,44 @@ async fn a_held_service_is_left_alone_and_a_wide_one_starts_together() {
     world.settled().await;
     world.check();
 }
+
+/// Services that are deployed at once, many times as many as there are slots.
+const CROWD: usize = 40;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_of_services_gets_its_turn() {
+    let world = World::new().await;
+    let mut all = Vec::new();
+    for number in 0..CROWD {
+        let rows = world
+            .rows
+            .another(&world.test.db, &format!("s{number}"), world.clock.now_ms())
+            .await;
+        all.push(rows);
+    }
+    let began = std::time::Instant::now();
+    let mut ids = Vec::new();
+    for rows in &all {
+        let settings = Settings::default();
+        let id = rows
+            .deploy(
+                &world.test.db,
+                &world.keyring,
+                &world.clock,
+                "same",
+                &[],
+                settings,
+            )
+            .await;
+        ids.push(id);
+    }
+    for id in ids {
+        let ended = world.ended(id).await;
+        assert_eq!(ended.outcome, Outcome::Succeeded, "{:?}", ended.report);
+    }
+    println!("{CROWD} services in {:?}", began.elapsed());
+    assert_eq!(world.engine.replicas().len(), CROWD);
+    for rows in &all {
+        assert!(world.edge.route(&rows.host).is_some());
+    }
+}

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -65,7 +65,6 @@ impl Runner {
 
     async fn run_lane(self: Arc<Self>, lane: Lane, mut wake: Wake, mut stop: watch::Receiver<bool>) {
         let mut running = JoinSet::new();
-        let freed = Arc::new(Notify::new());
         while !*stop.borrow() {
             while running.try_join_next().is_some() {}
             let room = lane
@@ -75,7 +74,7 @@ impl Runner {
             let pause = match self.claim(&lane, room).await {
                 Ok((leases, pause)) => {
                     for lease in leases {
-                        running.spawn(run_one(self.clone(), lease, before, freed.clone()));
+                        running.spawn(run_one(self.clone(), lease, before));
                     }
                     pause
                 }
@@ -92,7 +91,8 @@ impl Runner {
             tokio::select! {
                 // Without room only a freed slot matters.
                 () = wake.wait(pause), if room > 0 => {}
-                () = freed.notified() => {}
+                // Waits for the task itself: a notification from inside it comes before the set knows of its end.
+                Some(_) = running.join_next() => {}
                 _ = stop.wait_for(|stop| *stop) => break,
             }
         }
@@ -121,7 +121,7 @@ impl Runner {
 /// Shortest pause after a look that claimed nothing, in milliseconds: what is due may be locked or without a slot.
 const MIN_PAUSE_MS: u64 = 50;
 
-async fn run_one(runner: Arc<Runner>, lease: Lease, claimed: Instant, freed: Arc<Notify>) {
+async fn run_one(runner: Arc<Runner>, lease: Lease, claimed: Instant) {
     let (kind, key) = (lease.kind.clone(), lease.key.clone());
     // A panic is a failure of this key and not of the lane.
     let work = std::panic::AssertUnwindSafe(runner.handler.handle(lease.clone())).catch_unwind();
@@ -153,7 +153,6 @@ async fn run_one(runner: Arc<Runner>, lease: Lease, claimed: Instant, freed: Arc
             );
         }
     }
-    freed.notify_one();
 }
 
 /// Renews the lease until that does not work any more. `claimed` is a time at which the lease was not yet given.

@@ -1,7 +1,9 @@
 //! The rows that use cases make.
 
 use ferrovia_control::work;
-use ferrovia_core::id::{BuildId, DeploymentId, DomainId, Id, InstanceId, ProjectId, ServiceId, TeamId};
+use ferrovia_core::id::{
+    BuildId, DeploymentId, DomainId, EnvironmentId, Id, InstanceId, ProjectId, ServiceId, TeamId,
+};
 use ferrovia_core::injected::GitSource;
 use ferrovia_core::name::Name;
 use ferrovia_core::network::AddressPlan;
@@ -24,6 +26,7 @@ use uuid::Uuid;
 pub struct Rows {
     pub team: TeamId,
     pub project: ProjectId,
+    pub environment: EnvironmentId,
     pub service: ServiceId,
     pub instance: InstanceId,
     pub data_key: Uuid,
@@ -100,11 +103,49 @@ impl Rows {
         Ok(Self {
             team,
             project,
+            environment,
             service,
             instance,
             data_key,
             host,
         })
+    }
+
+    /// Another service of the same environment, with rows of its own.
+    pub async fn another(&self, db: &Db, text: &str, created_ms: i64) -> Self {
+        let (project, environment, text) = (self.project, self.environment, text.to_owned());
+        let (service, instance, host) = db
+            .tx::<_, Error>(move |tx| {
+                Box::pin(async move {
+                    let new = NewService {
+                        id: new_id(),
+                        project_id: project,
+                        name: name(&text),
+                        created_ms,
+                    };
+                    let service = service::insert(tx, &new).await?.id;
+                    let new = NewInstance {
+                        id: new_id(),
+                        service_id: service,
+                        environment_id: environment,
+                        settings: Settings::default(),
+                        created_ms,
+                    };
+                    let instance = instance::insert(tx, &new, &AddressPlan::default()).await?.id;
+                    let names = (&name(&text), &name("production"));
+                    let id: DomainId = new_id();
+                    let domain = domain::generate(tx, id, instance, names, "localhost", created_ms).await?;
+                    Ok((service, instance, domain.host))
+                })
+            })
+            .await
+            .unwrap();
+        Self {
+            service,
+            instance,
+            host,
+            ..*self
+        }
     }
 
     pub async fn deploy(
