@@ -156,7 +156,7 @@ impl UseCases {
             _ if intent.held => Some("held by an operator".to_owned()),
             Outcome::Queued | Outcome::Building if build.outcome == build::Outcome::Queued => {
                 match build::queue_position(conn, build.id).await? {
-                    0 => None,
+                    0 => self.live.waiting_of_build(build.id),
                     1 => Some("one build before it".to_owned()),
                     before => Some(format!("{before} builds before it")),
                 }

@@ -4,13 +4,15 @@
 //! Each test goes on until an attempt comes to its end without meeting the place where it should have died: then there
 //! are no more such places.
 
+use std::time::Duration;
+
 use ferrovia_core::id::DeploymentId;
 use ferrovia_core::outcome::Outcome;
 use ferrovia_core::settings::Settings;
 use ferrovia_engine::fake::{EventFaults, Fault, Rule, Script, When};
 use ferrovia_store::fault::Faults;
 
-use crate::harness::World;
+use crate::harness::{APPLICATION, World};
 
 /// More places than any of these stories has.
 const MOST_PLACES: u64 = 400;
@@ -225,6 +227,34 @@ async fn an_engine_that_is_away_fails_a_deployment_at_its_deadline_and_nothing_e
     world.settled().await;
     let second = world.deploy("v2", &[]).await;
     world.succeeded(second).await;
+    world.settled().await;
+    world.check();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_to_the_database_may_break_at_any_moment() {
+    let world = World::new().await;
+    let first = world.deploy("v0", &[]).await;
+    world.succeeded(first).await;
+    let breaks = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(rand::random_range(5..150))).await;
+            world.psql(&format!(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                 WHERE datname = current_database() AND application_name = '{APPLICATION}'"
+            ));
+        }
+    };
+    let deploys = async {
+        for round in 1..=6 {
+            let id = world.deploy(&format!("v{round}"), &[]).await;
+            world.succeeded(id).await;
+        }
+    };
+    tokio::select! {
+        () = breaks => {}
+        () = deploys => {}
+    }
     world.settled().await;
     world.check();
 }

@@ -23,7 +23,7 @@ use ferrovia_engine::fake::{Memory, Options as FakeOptions};
 use ferrovia_store::deployment::Deployment;
 use ferrovia_store::fault::Faults;
 use ferrovia_store::seal::{Keyring, MasterKeys};
-use ferrovia_store::{Clock, cutover, deployment, queue};
+use ferrovia_store::{Clock, Db, cutover, deployment, queue};
 use ferrovia_table::{Peers, listen};
 use ferrovia_testkit::{TestDb, database, wait_for};
 use tempfile::TempDir;
@@ -36,6 +36,8 @@ pub use node::Node;
 
 /// Longest wait for anything that a test waits for.
 pub const PATIENCE: Duration = Duration::from_secs(40);
+/// What control's connections are called.
+pub const APPLICATION: &str = "control";
 pub const REGISTRY: &str = "127.0.0.1:7071";
 
 pub struct World {
@@ -127,8 +129,11 @@ impl World {
 
     /// Starts control, which dies where `faults` says.
     pub async fn start(&mut self, faults: Faults) {
+        // A pool of its own, as a process has.
+        let options = ferrovia_store::Options::new(&self.test.url).application_name(APPLICATION);
+        let db = Db::connect(&options).await.unwrap();
         let parts = Parts {
-            db: self.test.db.with_faults(faults),
+            db: db.with_faults(faults),
             clock: self.clock.clone(),
             keyring: self.keyring.clone(),
             engine: Arc::new(self.engine.clone()),
