@@ -451,16 +451,17 @@ pub async fn end(
     Ok(ended.rows_affected() == 1)
 }
 
-/// Has a build that had succeeded start over: its image is gone.
+/// Has a build that had succeeded start over, as if it were new: its image is gone.
 ///
 /// # Errors
 /// [`Error::Unavailable`].
-pub async fn start_over(tx: &mut Tx, id: BuildId) -> Result<(), Error> {
+pub async fn start_over(tx: &mut Tx, id: BuildId, now_ms: i64) -> Result<(), Error> {
     sqlx::query!(
-        "UPDATE build SET outcome = 'queued', repository = NULL, digest = NULL, reused = false, finished_ms = NULL,
-                          cancel_requested = false
+        "UPDATE build SET outcome = 'queued', repository = NULL, digest = NULL, reused = false, created_ms = $2,
+                          started_ms = NULL, finished_ms = NULL, cancel_requested = false
          WHERE id = $1 AND outcome = 'succeeded'",
-        id.uuid()
+        id.uuid(),
+        now_ms
     )
     .execute(&mut **tx)
     .await?;

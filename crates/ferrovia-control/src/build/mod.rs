@@ -18,8 +18,8 @@ use ferrovia_engine::Engine;
 use ferrovia_log::place;
 use ferrovia_store::build::{self, Build, Outcome as BuildOutcome};
 use ferrovia_store::image::{self, Image};
-use ferrovia_store::queue::{self, Lease, Outcome, POLL_MS};
-use ferrovia_store::{Tx, project};
+use ferrovia_store::queue::{self, Lease, Outcome, POLL_MS, Work};
+use ferrovia_store::{Error as StoreError, Tx, project};
 use tokio::time::timeout;
 
 use crate::control::Shared;
@@ -97,8 +97,8 @@ impl From<Error> for Failure {
     }
 }
 
-impl From<ferrovia_store::Error> for Failure {
-    fn from(error: ferrovia_store::Error) -> Self {
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
         Self::Control(error.into())
     }
 }
@@ -120,6 +120,13 @@ impl<E: Engine + 'static, B: Builder + 'static> Pass<'_, E, B> {
     async fn run(&self) -> Result<Outcome, Error> {
         match self.attempt().await {
             Ok(outcome) => Ok(outcome),
+            // It was made of the same as an image whose deletion is on its way: made again after that.
+            Err(Failure::Control(Error::Store(error @ StoreError::Taken { .. }))) => {
+                self.clean_images().await?;
+                Ok(Outcome::Failed {
+                    error: error.to_string(),
+                })
+            }
             Err(Failure::Control(error)) => Err(error),
             Err(Failure::Build(error)) => {
                 if error.class.is_retryable() && self.lease.attempts + 1 < TRIES {
@@ -135,11 +142,30 @@ impl<E: Engine + 'static, B: Builder + 'static> Pass<'_, E, B> {
         }
     }
 
-    async fn attempt(&self) -> Result<Outcome, Failure> {
-        let waited_ms = self.shared.clock.now_ms().saturating_sub(self.build.created_ms);
-        if self.build.started_ms.is_none() && waited_ms > QUEUE_DEADLINE_MS {
-            return Err(queue_deadline().into());
+    async fn clean_images(&self) -> Result<(), Error> {
+        let due = Work::new(work::CLEANUP, "images", work::CLEANUP_CLASS);
+        self.shared
+            .db
+            .tx::<_, StoreError>(move |tx| Box::pin(async move { queue::enqueue(tx, &due).await }))
+            .await?;
+        Ok(())
+    }
+
+    /// Ends what would otherwise be tried for ever.
+    fn check_age(&self) -> Result<(), BuildError> {
+        let age_ms = |since_ms: i64| self.shared.clock.now_ms().saturating_sub(since_ms);
+        let tries_ms = self.shared.build_timeout_ms.saturating_mul(u64::from(TRIES) + 1);
+        match self.build.started_ms {
+            None if age_ms(self.build.created_ms) > QUEUE_DEADLINE_MS => Err(queue_deadline()),
+            Some(started_ms) if age_ms(started_ms) > i64::try_from(tries_ms).unwrap_or(i64::MAX) => {
+                Err(slow("the build with all its tries", tries_ms))
+            }
+            _ => Ok(()),
         }
+    }
+
+    async fn attempt(&self) -> Result<Outcome, Failure> {
+        self.check_age()?;
         let request = self.request().await?;
         let planned = timeout(Duration::from_millis(PLAN_MS), self.shared.builder.plan(&request))
             .await
@@ -181,7 +207,7 @@ impl<E: Engine + 'static, B: Builder + 'static> Pass<'_, E, B> {
         };
         let variables = key
             .open_pairs(&build.sealed_variables, &build::place(build.id))
-            .map_err(ferrovia_store::Error::from)?;
+            .map_err(StoreError::from)?;
         let source = match (&build.tree_digest, &build.image_reference) {
             (Some(digest), _) => BuildSource::Tree {
                 digest: digest.clone(),
@@ -189,7 +215,7 @@ impl<E: Engine + 'static, B: Builder + 'static> Pass<'_, E, B> {
             (None, Some(reference)) => BuildSource::Image {
                 reference: reference.clone(),
             },
-            (None, None) => return Err(ferrovia_store::Error::corrupt("build", "it has no source").into()),
+            (None, None) => return Err(StoreError::corrupt("build", "it has no source").into()),
         };
         Ok(BuildRequest {
             build_id: build.id,
@@ -281,7 +307,7 @@ impl<E: Engine + 'static, B: Builder + 'static> Pass<'_, E, B> {
             &'t mut Tx,
             BuildId,
             i64,
-        ) -> ferrovia_store::BoxFuture<'t, Result<T, ferrovia_store::Error>>
+        ) -> ferrovia_store::BoxFuture<'t, Result<T, StoreError>>
         + Clone
         + Send
         + 'static,
@@ -291,7 +317,7 @@ impl<E: Engine + 'static, B: Builder + 'static> Pass<'_, E, B> {
         let written = self
             .shared
             .db
-            .tx::<_, ferrovia_store::Error>(move |tx| {
+            .tx::<_, StoreError>(move |tx| {
                 Box::pin(async move {
                     lease.fence(tx).await?;
                     let written = body(tx, id, now_ms).await?;
@@ -308,7 +334,7 @@ impl<E: Engine + 'static, B: Builder + 'static> Pass<'_, E, B> {
     }
 }
 
-async fn keep_plan(tx: &mut Tx, id: BuildId, planned: &PlannedBuild) -> Result<(), ferrovia_store::Error> {
+async fn keep_plan(tx: &mut Tx, id: BuildId, planned: &PlannedBuild) -> Result<(), StoreError> {
     let PlannedBuild {
         builder,
         plan,

@@ -69,12 +69,13 @@ impl<E: Engine + 'static, B: Builder + 'static> Pass<'_, E, B> {
             return Ok(());
         };
         let (build_id, team, lease) = (found.build_id, facts.situation.team_id, self.lease.clone());
+        let now_ms = self.shared.clock.now_ms();
         self.shared
             .db
             .tx(move |tx| {
                 Box::pin(async move {
                     lease.fence(tx).await?;
-                    build::start_over(tx, build_id).await?;
+                    build::start_over(tx, build_id, now_ms).await?;
                     queue::enqueue(tx, &work::build(build_id, team)).await
                 })
             })

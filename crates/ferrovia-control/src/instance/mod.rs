@@ -18,9 +18,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ferrovia_build::Builder;
-use ferrovia_core::cutover::{self, Phase, Plan, Waiting};
+use ferrovia_core::cutover::{self, Change, Phase, Plan, Problem, Waiting};
 use ferrovia_core::id::InstanceId;
 use ferrovia_engine::Engine;
+use ferrovia_store::Error as StoreError;
 use ferrovia_store::queue::{Lease, Outcome};
 use tokio::time::{Instant, sleep_until};
 
@@ -86,6 +87,9 @@ impl<E: Engine + 'static, B: Builder + 'static> Pass<'_, E, B> {
                     Ok(situation) => facts.take(situation),
                     // Somebody else changed what the plan was made from.
                     Err(error) if error.is_stale() => facts.reread = true,
+                    Err(Error::Store(error @ StoreError::Exhausted { .. })) => {
+                        return self.without_addresses(&facts, &plan, &error).await;
+                    }
                     Err(error) => return Err(error),
                 }
                 stepped = true;
@@ -119,6 +123,27 @@ impl<E: Engine + 'static, B: Builder + 'static> Pass<'_, E, B> {
                 return Ok(Outcome::Done);
             }
         }
+    }
+
+    /// Commits everything but new replicas, since there are no addresses for them: a deployment must end all the same.
+    async fn without_addresses(
+        &self,
+        facts: &Facts,
+        plan: &Plan,
+        error: &StoreError,
+    ) -> Result<Outcome, Error> {
+        let why = error.to_string();
+        tracing::warn!(instance = %self.instance, "no replica can be made: {why}");
+        let failures = self
+            .shared
+            .live
+            .add_problem(self.instance, Problem::Engine { why });
+        let mut changes = plan.changes.clone();
+        changes.retain(|change| !matches!(change, Change::Allocate { .. }));
+        if !changes.is_empty() {
+            self.commit(facts, &changes).await?;
+        }
+        Ok(self.retry(failures))
     }
 
     /// When the plan wants to be made again, by tokio's clock.

@@ -61,3 +61,25 @@ async fn deleting_becomes_final_after_the_grace_period() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_condemned_image_is_not_run_but_made_again() {
+    let world = World::new().await;
+    let first = world.deploy("tree", &[]).await;
+    let build_id = world.succeeded(first).await.build_id;
+    *world.must_answer.lock().unwrap() = false;
+    world.rows.down(&world.test.db).await;
+    world.settled().await;
+    world.psql("UPDATE image SET condemned_ms = 1");
+    let second = world
+        .rows
+        .redeploy(&world.test.db, &world.keyring, &world.clock, build_id)
+        .await;
+    world.succeeded(second).await;
+    assert_eq!(
+        world.psql("SELECT count(*) FROM image WHERE condemned_ms IS NULL"),
+        "1"
+    );
+    assert!(world.builder.state.lock().unwrap().begun["tree"] > 1);
+    world.settled().await;
+}

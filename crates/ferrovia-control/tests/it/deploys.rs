@@ -359,3 +359,39 @@ async fn a_crowd_of_services_gets_its_turn() {
         assert!(world.edge.route(&rows.host).is_some());
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_an_address_left_a_deployment_ends_and_the_old_one_stays() {
+    let world = World::new().await;
+    let first = world.deploy("a", &[]).await;
+    world.succeeded(first).await;
+    world.settled().await;
+    // As many as a bridge may have, of a service that is not looked at.
+    let other = world
+        .rows
+        .another(&world.test.db, "full", world.clock.now_ms())
+        .await;
+    world.psql(&format!(
+        "UPDATE intent SET held = true WHERE instance_id = '{0}';
+         INSERT INTO replica (id, deployment_id, instance_id, ordinal, address, restart_nonce, phase, phase_revision, phase_ms)
+         SELECT gen_random_uuid(), '{first}', '{0}', n, '10.210.0.0'::inet + n, 0, 'serving', 0, 0
+         FROM generate_series(2, 1000) AS n ON CONFLICT DO NOTHING",
+        other.instance
+    ));
+    let settings = Settings {
+        start_deadline_ms: 1_500,
+        ..Settings::default()
+    };
+    let second = world.deploy_with("b", &[], settings).await;
+    let report = world.ended(second).await.report.unwrap();
+    assert!(report.message.contains("address"), "{report:?}");
+    world.psql(&format!(
+        "DELETE FROM replica WHERE instance_id = '{}'",
+        other.instance
+    ));
+    world.settled().await;
+    let third = world.deploy("c", &[]).await;
+    world.succeeded(third).await;
+    world.settled().await;
+    world.check();
+}

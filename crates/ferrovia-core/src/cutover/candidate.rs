@@ -123,6 +123,13 @@ impl Pass<'_> {
         }
     }
 
+    fn engine_problem(&self) -> Option<&str> {
+        self.view.problems.iter().find_map(|problem| match problem {
+            Problem::Engine { why } => Some(why.as_str()),
+            Problem::CannotStart { .. } => None,
+        })
+    }
+
     fn refused(&self, current: &[Replica]) -> Option<String> {
         self.view.problems.iter().find_map(|problem| match problem {
             Problem::CannotStart { replica, why, .. } if current.iter().any(|row| row.id == *replica) => {
@@ -164,22 +171,18 @@ impl Pass<'_> {
     fn why_late(&self, current: &[Replica], attempt: &super::Attempt) -> (Report, Option<ReplicaId>) {
         let seconds = attempt.settings.start_deadline_ms / 1_000;
         if self.view.containers.is_none() {
-            let why = self.view.problems.iter().find_map(|problem| match problem {
-                Problem::Engine { why } => Some(why.as_str()),
-                Problem::CannotStart { .. } => None,
-            });
-            return (failure::engine(why, seconds), None);
+            return (failure::engine(self.engine_problem(), seconds), None);
         }
-        if current.is_empty() || current.iter().any(|replica| replica.phase == Phase::Admitting) {
+        if current.is_empty() {
+            return (failure::engine(self.engine_problem(), seconds), None);
+        }
+        if current.iter().any(|replica| replica.phase == Phase::Admitting) {
             return (failure::not_acknowledged(&self.view.readers, seconds), None);
         }
         for replica in current {
             let Some(container) = self.container(replica.id) else {
                 let why = match &attempt.image {
-                    ImageStanding::Ready => self.view.problems.iter().find_map(|problem| match problem {
-                        Problem::Engine { why } => Some(why.as_str()),
-                        Problem::CannotStart { .. } => None,
-                    }),
+                    ImageStanding::Ready => self.engine_problem(),
                     ImageStanding::Failed { why, .. } => return (failure::image(why), None),
                     ImageStanding::Unknown | ImageStanding::Fetching => {
                         return (failure::image_slow(seconds), None);

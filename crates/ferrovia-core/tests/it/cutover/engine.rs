@@ -84,6 +84,7 @@ impl World {
                 status: ReplicaStatus::Created,
                 address: Some(row.address),
                 started_at_ms: None,
+                last_exit: None,
                 engine_restarts: 0,
                 restart: EngineRestart::No,
             },
