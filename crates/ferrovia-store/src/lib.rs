@@ -15,6 +15,7 @@ pub mod cutover;
 mod db;
 pub mod deployment;
 pub mod domain;
+pub mod embedded;
 pub mod environment;
 mod error;
 #[cfg(feature = "faults")]

@@ -8,7 +8,9 @@
 )]
 
 mod deployments;
+mod embedded;
 mod fixture;
+mod live_disk_full;
 mod objects;
 mod queue;
 mod queue_crowd;
