@@ -4,6 +4,7 @@ pub mod digest;
 pub mod durable;
 pub mod registry;
 pub mod render;
+pub mod tree;
 
 use async_trait::async_trait;
 use ferrovia_core::error::{Class, Report};

@@ -140,7 +140,7 @@ impl Renderer<'_> {
                 }
             }
             if java {
-                self.file(TRUST_PROGRAM, TRUST_SOURCE, "0644");
+                self.file(TRUST_PROGRAM, TRUST_SOURCE, false);
                 let store = format!(
                     "-Djavax.net.ssl.trustStore={TRUST_DIRECTORY}/store.p12 -Djavax.net.ssl.trustStorePassword=changeit"
                 );
@@ -179,9 +179,15 @@ impl Renderer<'_> {
                     CopyFrom::Source => String::new(),
                     CopyFrom::Step(name) => format!("--from={name} "),
                 };
-                let mut arguments = paths.clone();
-                arguments.push(format!("{}/", to.trim_end_matches('/')));
-                self.line(format!("COPY {from}--parents {}", exec_form(&arguments)));
+                let to = format!("{}/", to.trim_end_matches('/'));
+                // `--parents` keeps each path; it does not take the whole tree.
+                let (all, some): (Vec<_>, Vec<_>) = paths.iter().cloned().partition(|path| path == ".");
+                for (flags, mut arguments) in [("", all), ("--parents ", some)] {
+                    if !arguments.is_empty() {
+                        arguments.push(to.clone());
+                        self.line(format!("COPY {from}{flags}{}", exec_form(&arguments)));
+                    }
+                }
             }
             Command::Path(directory) => self.line(format!("ENV PATH=\"{directory}:$PATH\"")),
             Command::File(FileAsset {
@@ -189,7 +195,7 @@ impl Renderer<'_> {
                 content,
                 executable,
             }) => {
-                self.file(path, content, if *executable { "0755" } else { "0644" });
+                self.file(path, content, *executable);
             }
         }
     }
@@ -220,9 +226,11 @@ impl Renderer<'_> {
         self.line(format!("RUN {mounts}{document}"));
     }
 
-    fn file(&mut self, path: &str, content: &str, mode: &str) {
+    /// The flag sets the mode of directories that are made on the way too, so the usual mode goes without.
+    fn file(&mut self, path: &str, content: &str, executable: bool) {
         let (begin, body) = quote::here_document_parts(content);
-        self.line(format!("COPY --chmod={mode} {begin} {path}\n{body}"));
+        let mode = if executable { "--chmod=0755 " } else { "" };
+        self.line(format!("COPY {mode}{begin} {path}\n{body}"));
     }
 
     /// The flags of everything that is mounted for a command, with a space behind.
@@ -311,7 +319,7 @@ impl Renderer<'_> {
             executable,
         } in &deploy.files
         {
-            self.file(path, content, if *executable { "0755" } else { "0644" });
+            self.file(path, content, *executable);
         }
         for (name, value) in &deploy.variables {
             self.line(format!("ENV {name}={}", quoted(value)));

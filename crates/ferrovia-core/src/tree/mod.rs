@@ -53,6 +53,11 @@ impl Sha256 {
         Self(bytes)
     }
 
+    /// The bytes of the digest.
+    pub const fn bytes(&self) -> [u8; 32] {
+        self.0
+    }
+
     /// The 64 hexadecimal digits without `sha256:`.
     pub fn hex(&self) -> String {
         hex::encode(self.0)
