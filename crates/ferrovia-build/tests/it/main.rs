@@ -1,8 +1,8 @@
 //! Integration tests of ferrovia-build: one binary, a module per part.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod images;
 mod live_registry;
 mod registry;
 mod served;
+mod trees;
