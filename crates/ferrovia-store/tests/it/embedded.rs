@@ -24,7 +24,8 @@ pub struct Place {
 
 const WATCHDOG: &str = r#"read -r _
 kill -QUIT "$(head -n 1 "$1/data/postgres/data/postmaster.pid" 2>/dev/null)" 2>/dev/null
-umount "$1/data" 2>/dev/null
+# A mounted file system is busy until the server is gone.
+while mountpoint -q "$1/data" && ! umount "$1/data" 2>/dev/null; do sleep 0.05; done
 rm -rf "$1""#;
 
 impl Place {
