@@ -202,7 +202,43 @@ fn directory(user: Option<(u32, u32)>) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader};
+
     use super::*;
+
+    /// Run by the test below in a process of its own, which is killed.
+    #[test]
+    #[ignore = "waits to be killed"]
+    fn starts_and_waits_to_be_killed() {
+        let server = Server::start();
+        println!("server in {}", server.dir.display());
+        std::thread::park();
+    }
+
+    #[test]
+    fn a_killed_process_leaves_nothing() {
+        let name = "postgres::tests::starts_and_waits_to_be_killed";
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--ignored", "--nocapture"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap())
+            .lines()
+            .map_while(Result::ok);
+        let dir = lines.find_map(|line| line.split_once("server in ").map(|(_, dir)| PathBuf::from(dir)));
+        let dir = dir.expect("it says where its server is");
+        let pid = fs::read_to_string(dir.join("data/postmaster.pid")).unwrap();
+        let process = Path::new("/proc").join(pid.lines().next().unwrap());
+        assert!(process.exists());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let deadline = Instant::now() + Duration::from_millis(START_MS);
+        while dir.exists() || process.exists() {
+            assert!(Instant::now() < deadline, "the server outlives its process");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
 
     #[test]
     fn starts_and_leaves_nothing() {

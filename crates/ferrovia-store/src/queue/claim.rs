@@ -85,6 +85,9 @@ async fn claim_in(
     )
     .fetch_all(&mut **tx)
     .await?;
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
     let mut teams: Vec<Uuid> = rows.iter().map(|row| row.team_id.unwrap_or_default()).collect();
     teams.sort_unstable();
     teams.dedup();

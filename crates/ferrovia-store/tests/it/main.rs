@@ -9,6 +9,7 @@
 
 mod deployments;
 mod embedded;
+mod error_codes;
 mod fixture;
 mod live_disk_full;
 mod objects;
