@@ -39,8 +39,8 @@ struct Unkept {
 }
 
 impl Publisher {
-    /// Reads what is known of readers. None of them is connected yet; all may have been until a moment ago, so that
-    /// now counts as the time when they were last seen.
+    /// Reads what is known of readers. None of them is connected yet; those that were when the control before this one
+    /// ended may have been until a moment ago, so that they count as seen now.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
@@ -53,7 +53,11 @@ impl Publisher {
                 audience: row.audience,
                 version: row.version,
                 connected: false,
-                last_seen_ms: clock.now_ms(),
+                last_seen_ms: if row.connected {
+                    clock.now_ms()
+                } else {
+                    row.last_seen_ms
+                },
                 in_flight: None,
             });
         }
@@ -90,10 +94,11 @@ impl Publisher {
             name: reader.name,
             audience: reader.audience,
             version: reader.version,
+            connected: reader.connected,
             last_seen_ms: reader.last_seen_ms,
         };
         self.db
-            .tx(move |tx| Box::pin(async move { table::set_reader(tx, &row, reader.connected).await }))
+            .tx(move |tx| Box::pin(async move { table::set_reader(tx, &row).await }))
             .await
     }
 }

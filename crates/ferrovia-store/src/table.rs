@@ -35,6 +35,8 @@ pub struct ReaderRow {
     pub audience: Audience,
     /// What it durably holds.
     pub version: Version,
+    /// Whether it was connected when this was written.
+    pub connected: bool,
     /// When it was last heard, in milliseconds since 1970.
     pub last_seen_ms: i64,
 }
@@ -306,16 +308,18 @@ pub async fn prune(tx: &mut Tx, revision: u64) -> Result<u64, Error> {
 /// # Errors
 /// [`Error::Unavailable`].
 pub async fn readers(conn: &mut Conn) -> Result<Vec<ReaderRow>, Error> {
-    let rows =
-        sqlx::query!("SELECT name, audience, epoch, revision, last_seen_ms FROM table_reader ORDER BY name")
-            .fetch_all(&mut *conn)
-            .await?;
+    let rows = sqlx::query!(
+        "SELECT name, audience, epoch, revision, connected, last_seen_ms FROM table_reader ORDER BY name"
+    )
+    .fetch_all(&mut *conn)
+    .await?;
     rows.into_iter()
         .map(|row| {
             Ok(ReaderRow {
                 audience: audience(&row.audience)?,
                 version: version(row.epoch, row.revision),
                 name: row.name,
+                connected: row.connected,
                 last_seen_ms: row.last_seen_ms,
             })
         })
@@ -326,11 +330,12 @@ pub async fn readers(conn: &mut Conn) -> Result<Vec<ReaderRow>, Error> {
 ///
 /// # Errors
 /// [`Error::Unavailable`].
-pub async fn set_reader(tx: &mut Tx, reader: &ReaderRow, connected: bool) -> Result<(), Error> {
+pub async fn set_reader(tx: &mut Tx, reader: &ReaderRow) -> Result<(), Error> {
     let ReaderRow {
         name,
         audience,
         version,
+        connected,
         last_seen_ms,
     } = reader;
     sqlx::query!(

@@ -62,6 +62,7 @@ pub struct World {
 
 pub struct Running {
     pub live: Arc<Live>,
+    db: Db,
     task: JoinHandle<()>,
     stop: watch::Sender<bool>,
 }
@@ -178,14 +179,16 @@ impl World {
         let live = receiver
             .await
             .unwrap_or_else(|_| Arc::new(Live::new(Vec::new(), 1)));
-        self.control = Some(Running { live, task, stop });
+        self.control = Some(Running { live, db, task, stop });
     }
 
-    /// Ends control where it stands.
+    /// Ends control where it stands, with its connections.
     pub async fn kill(&mut self) {
         if let Some(mut running) = self.control.take() {
             running.task.abort();
             let _ = (&mut running.task).await;
+            // What hangs for ever keeps its connection: the server ends those.
+            let _ = tokio::time::timeout(Duration::from_millis(20), running.db.close()).await;
         }
     }
 
