@@ -148,3 +148,30 @@ pub async fn take_over(tx: &mut Tx, owner: &str) -> Result<u64, Error> {
     .await?;
     Ok(ended.rows_affected())
 }
+
+/// Ends the leases that `owner` has in a class for keys that it does not work on: a connection broke while they were
+/// given or given back, so that nobody knows of them.
+///
+/// # Errors
+/// [`Error::Unavailable`].
+pub(super) async fn give_up(
+    tx: &mut Tx,
+    owner: &str,
+    class: &str,
+    working_on: &[(String, String)],
+) -> Result<u64, Error> {
+    let (kinds, keys): (Vec<String>, Vec<String>) = working_on.iter().cloned().unzip();
+    let ended = sqlx::query!(
+        "UPDATE work_item SET lease_until = clock_timestamp()
+         WHERE lease_owner = $1 AND class = $2 AND lease_until > clock_timestamp() AND NOT EXISTS (
+             SELECT FROM unnest($3::text[], $4::text[]) AS own (kind, key)
+             WHERE own.kind = work_item.kind AND own.key = work_item.key)",
+        owner,
+        class,
+        &kinds,
+        &keys
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(ended.rows_affected())
+}

@@ -3,6 +3,7 @@
 //! A handler whose lease is lost is dropped where it stands. It must therefore do nothing that is wrong when it stops
 //! between two awaits, which it must not anyhow: the process may be killed there.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::claim::give_up;
 use super::{Lease, Outcome, Wake, claim, next_due_ms};
 use crate::{Db, Error};
 
@@ -64,21 +66,24 @@ impl Runner {
     }
 
     async fn run_lane(self: Arc<Self>, lane: Lane, mut wake: Wake, mut stop: watch::Receiver<bool>) {
-        let mut running = JoinSet::new();
+        let mut running = Running::default();
+        // Whether this owner may have leases that it does not know of.
+        let mut doubt = false;
         while !*stop.borrow() {
-            while running.try_join_next().is_some() {}
-            let room = lane
-                .slots
-                .saturating_sub(u32::try_from(running.len()).unwrap_or(u32::MAX));
+            while let Some(given_back) = running.try_ended() {
+                doubt |= !given_back;
+            }
+            let room = lane.slots.saturating_sub(running.count());
             let before = Instant::now();
-            let pause = match self.claim(&lane, room).await {
+            let pause = match self.look(&lane, room, &running, &mut doubt).await {
                 Ok((leases, pause)) => {
                     for lease in leases {
-                        running.spawn(run_one(self.clone(), lease, before));
+                        running.add(self.clone(), lease, before);
                     }
                     pause
                 }
                 Err(error) => {
+                    doubt = true;
                     let class = lane.class.as_str();
                     tracing::warn!(
                         class,
@@ -92,23 +97,39 @@ impl Runner {
                 // Without room only a freed slot matters.
                 () = wake.wait(pause), if room > 0 => {}
                 // Waits for the task itself: a notification from inside it comes before the set knows of its end.
-                Some(_) = running.join_next() => {}
+                Some(given_back) = running.ended() => doubt |= !given_back,
                 _ = stop.wait_for(|stop| *stop) => break,
             }
         }
-        while running.join_next().await.is_some() {}
+        while running.ended().await.is_some() {}
     }
 
     /// What was claimed, and how long there is nothing more to claim as far as is known.
-    async fn claim(&self, lane: &Lane, room: u32) -> Result<(Vec<Lease>, Duration), Error> {
+    async fn look(
+        &self,
+        lane: &Lane,
+        room: u32,
+        running: &Running,
+        doubt: &mut bool,
+    ) -> Result<(Vec<Lease>, Duration), Error> {
+        if *doubt {
+            let (owner, class, keys) = (self.owner.clone(), lane.class.clone(), running.keys());
+            self.db
+                .tx::<_, Error>(move |tx| Box::pin(async move { give_up(tx, &owner, &class, &keys).await }))
+                .await?;
+            *doubt = false;
+        }
         if room == 0 {
             return Ok((Vec::new(), Duration::MAX));
         }
         let leases = claim(&self.db, &self.owner, &lane.class, lane.slots, room, self.lease).await?;
-        // Slots that other processes hold come free without a notification: the poll finds that.
-        let due_ms = next_due_ms(&mut *self.db.conn().await?, &lane.class)
-            .await?
-            .unwrap_or(POLL_MS);
+        // Slots that other processes hold come free without a notification: the poll finds that. What was claimed is
+        // worked on whatever becomes of this question.
+        let due_ms = match self.db.conn().await {
+            Ok(mut conn) => next_due_ms(&mut conn, &lane.class).await,
+            Err(error) => Err(error),
+        };
+        let due_ms = due_ms.unwrap_or(Some(ERROR_PAUSE_MS)).unwrap_or(POLL_MS);
         let pause_ms = if leases.is_empty() {
             due_ms.clamp(MIN_PAUSE_MS, POLL_MS)
         } else {
@@ -118,10 +139,51 @@ impl Runner {
     }
 }
 
+/// The runs of one lane.
+#[derive(Default)]
+struct Running {
+    tasks: JoinSet<bool>,
+    keys: HashMap<tokio::task::Id, (String, String)>,
+}
+
+impl Running {
+    fn add(&mut self, runner: Arc<Runner>, lease: Lease, claimed: Instant) {
+        let key = (lease.kind.clone(), lease.key.clone());
+        let task = self.tasks.spawn(run_one(runner, lease, claimed));
+        self.keys.insert(task.id(), key);
+    }
+
+    fn count(&self) -> u32 {
+        u32::try_from(self.tasks.len()).unwrap_or(u32::MAX)
+    }
+
+    fn keys(&self) -> Vec<(String, String)> {
+        self.keys.values().cloned().collect()
+    }
+
+    /// Waits until a run has ended; whether its lease was given back. Safe to drop while it waits.
+    async fn ended(&mut self) -> Option<bool> {
+        let ended = self.tasks.join_next_with_id().await?;
+        Some(self.forget(ended))
+    }
+
+    fn try_ended(&mut self) -> Option<bool> {
+        let ended = self.tasks.try_join_next_with_id()?;
+        Some(self.forget(ended))
+    }
+
+    fn forget(&mut self, ended: Result<(tokio::task::Id, bool), tokio::task::JoinError>) -> bool {
+        let (id, given_back) = ended.unwrap_or_else(|error| (error.id(), false));
+        self.keys.remove(&id);
+        given_back
+    }
+}
+
 /// Shortest pause after a look that claimed nothing, in milliseconds: what is due may be locked or without a slot.
 const MIN_PAUSE_MS: u64 = 50;
 
-async fn run_one(runner: Arc<Runner>, lease: Lease, claimed: Instant) {
+/// Whether the lease was given back, or is not to be given back.
+async fn run_one(runner: Arc<Runner>, lease: Lease, claimed: Instant) -> bool {
     let (kind, key) = (lease.kind.clone(), lease.key.clone());
     // A panic is a failure of this key and not of the lane.
     let work = std::panic::AssertUnwindSafe(runner.handler.handle(lease.clone())).catch_unwind();
@@ -144,15 +206,16 @@ async fn run_one(runner: Arc<Runner>, lease: Lease, claimed: Instant) {
             .tx(move |tx| Box::pin(async move { finished.finish(tx, &outcome).await }))
             .await;
         if let Err(error) = result {
-            // It is done again when the lease has run out.
             tracing::warn!(
                 kind,
                 key,
                 error = &error as &dyn std::error::Error,
                 "a lease could not be given back"
             );
+            return false;
         }
     }
+    true
 }
 
 /// Renews the lease until that does not work any more. `claimed` is a time at which the lease was not yet given.
