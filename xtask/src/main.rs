@@ -1,5 +1,6 @@
-//! Automation of this repository, in its own language: `cargo xtask tidy | sqlx`.
+//! Automation of this repository, in its own language: `cargo xtask tidy | sqlx | openapi`.
 
+mod openapi;
 mod sqlx;
 mod tidy;
 
@@ -7,13 +8,16 @@ use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask TASK\n\n  \
     tidy            the direction of dependencies, the sizes of files, the map in ARCHITECTURE.md\n  \
-    sqlx [--check]  writes (or compares) the metadata of the queries of ferrovia-store";
+    sqlx [--check]  writes (or compares) the metadata of the queries of ferrovia-store\n  \
+    openapi [--check]  writes (or compares) the OpenAPI document";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match arguments[..] {
         ["tidy"] => tidy::run(),
+        ["openapi"] => openapi::run(false),
+        ["openapi", "--check"] => openapi::run(true),
         ["sqlx"] => sqlx::run(false),
         ["sqlx", "--check"] => sqlx::run(true),
         _ => {

@@ -19,7 +19,9 @@ const CRATE: &str = "crates/ferrovia-store";
 /// # Errors
 /// What differs, or what PostgreSQL or the compiler said.
 pub fn run(check: bool) -> Result<(), String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the workspace has no directory")?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .ok_or("the workspace has no directory")?;
     let crate_dir = root.join(CRATE);
     let server = Server::start();
     migrate(&server, &crate_dir.join("migrations"))?;
@@ -27,7 +29,10 @@ pub fn run(check: bool) -> Result<(), String> {
     let checked_in = crate_dir.join(".sqlx");
     fs::create_dir_all(&checked_in).map_err(|error| format!("{}: {error}", checked_in.display()))?;
     let there = read(&checked_in)?;
-    let stale: Vec<_> = wanted.iter().filter(|(name, text)| there.get(*name) != Some(text)).collect();
+    let stale: Vec<_> = wanted
+        .iter()
+        .filter(|(name, text)| there.get(*name) != Some(text))
+        .collect();
     let left_over: Vec<_> = there.keys().filter(|name| !wanted.contains_key(*name)).collect();
     if check && !(stale.is_empty() && left_over.is_empty()) {
         return Err(format!(
@@ -44,7 +49,12 @@ pub fn run(check: bool) -> Result<(), String> {
         let path = checked_in.join(name);
         fs::remove_file(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     }
-    println!("{} queries; {} written, {} removed", wanted.len(), stale.len(), left_over.len());
+    println!(
+        "{} queries; {} written, {} removed",
+        wanted.len(),
+        stale.len(),
+        left_over.len()
+    );
     Ok(())
 }
 
@@ -54,13 +64,23 @@ fn migrate(server: &Server, migrations: &Path) -> Result<(), String> {
     files.sort();
     for file in files {
         let output = Command::new(server.bin().join("psql"))
-            .args(["--no-psqlrc", "--quiet", "--single-transaction", "--set=ON_ERROR_STOP=1", "--file"])
+            .args([
+                "--no-psqlrc",
+                "--quiet",
+                "--single-transaction",
+                "--set=ON_ERROR_STOP=1",
+                "--file",
+            ])
             .arg(&file)
             .arg(server.url("postgres"))
             .output()
             .map_err(|error| format!("`psql` does not run: {error}"))?;
         if !output.status.success() {
-            return Err(format!("{}: {}", file.display(), String::from_utf8_lossy(&output.stderr)));
+            return Err(format!(
+                "{}: {}",
+                file.display(),
+                String::from_utf8_lossy(&output.stderr)
+            ));
         }
     }
     Ok(())
@@ -95,7 +115,11 @@ fn compile(server: &Server, root: &Path, crate_dir: &Path) -> Result<BTreeMap<St
 fn read(dir: &Path) -> Result<BTreeMap<String, String>, String> {
     let mut files = BTreeMap::new();
     for path in entries(dir)? {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         files.insert(name, text);
     }
@@ -104,5 +128,7 @@ fn read(dir: &Path) -> Result<BTreeMap<String, String>, String> {
 
 fn entries(dir: &Path) -> Result<Vec<PathBuf>, String> {
     let entries = fs::read_dir(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-    entries.map(|entry| entry.map(|entry| entry.path()).map_err(|error| error.to_string())).collect()
+    entries
+        .map(|entry| entry.map(|entry| entry.path()).map_err(|error| error.to_string()))
+        .collect()
 }

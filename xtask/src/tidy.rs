@@ -25,11 +25,16 @@ const ALLOWED: [(&str, &[&str]); 15] = [
     ("ferrovia-build", &["core"]),
     ("ferrovia-edge", &["core", "table"]),
     ("ferrovia-node", &["core", "table", "engine", "log"]),
-    ("ferrovia-control", &["core", "store", "engine", "build", "table", "log"]),
+    (
+        "ferrovia-control",
+        &["core", "store", "engine", "build", "table", "log"],
+    ),
     ("ferrovia-cli", &["api", "core"]),
     (
         "ferrovia-server",
-        &["api", "core", "store", "engine", "build", "control", "edge", "node", "table", "log"],
+        &[
+            "api", "core", "store", "engine", "build", "control", "edge", "node", "table", "log",
+        ],
     ),
     ("ferrovia-testkit", &["store", "core"]),
     ("ferrovia-tests", &["core"]),
@@ -99,12 +104,19 @@ fn dependencies(metadata: &Metadata, findings: &mut Findings) {
             findings.add(format!("crate `{name}` is not in the table of xtask/src/tidy.rs"));
             continue;
         };
-        for dependency in package.dependencies.iter().filter(|dependency| dependency.kind == DependencyKind::Normal) {
+        for dependency in package
+            .dependencies
+            .iter()
+            .filter(|dependency| dependency.kind == DependencyKind::Normal)
+        {
             let on = dependency.name.as_str();
             if on.starts_with("ferrovia-") && !allowed.contains(on) {
                 findings.add(format!("`{name}` may not depend on `{on}`"));
             }
-            if let Some((_, owner)) = RESERVED.into_iter().find(|(reserved, owner)| *reserved == on && *owner != name) {
+            if let Some((_, owner)) = RESERVED
+                .into_iter()
+                .find(|(reserved, owner)| *reserved == on && *owner != name)
+            {
                 findings.add(format!("only `{owner}` may depend on `{on}`, not `{name}`"));
             }
             if name == "ferrovia-core" && IMPURE.contains(&on) {
@@ -114,7 +126,10 @@ fn dependencies(metadata: &Metadata, findings: &mut Findings) {
     }
     for package in &metadata.packages {
         if BANNED.contains(&package.name.as_str()) && is_compiled(metadata, package.name.as_str()) {
-            findings.add(format!("`{}` is in the tree; `cargo tree -i {}` says why", package.name, package.name));
+            findings.add(format!(
+                "`{}` is in the tree; `cargo tree -i {}` says why",
+                package.name, package.name
+            ));
         }
     }
 }
@@ -122,25 +137,45 @@ fn dependencies(metadata: &Metadata, findings: &mut Findings) {
 /// Whether the features in use really bring a crate in: the metadata also lists what is only possible.
 fn is_compiled(metadata: &Metadata, name: &str) -> bool {
     let output = Command::new("cargo")
-        .args(["tree", "--workspace", "--edges", "normal,build", "--prefix", "none", "--format", "{p}"])
+        .args([
+            "tree",
+            "--workspace",
+            "--edges",
+            "normal,build",
+            "--prefix",
+            "none",
+            "--format",
+            "{p}",
+        ])
         .current_dir(&metadata.workspace_root)
         .output();
     output.is_ok_and(|output| {
-        String::from_utf8_lossy(&output.stdout).lines().any(|line| line.split(' ').next() == Some(name))
+        String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .any(|line| line.split(' ').next() == Some(name))
     })
 }
 
 fn sizes(root: &Path, files: &[PathBuf], findings: &mut Findings) {
     for file in files {
-        let Ok(metadata) = std::fs::metadata(root.join(file)) else { continue };
+        let Ok(metadata) = std::fs::metadata(root.join(file)) else {
+            continue;
+        };
         let written_by_a_tool = WRITTEN_BY_TOOLS.iter().any(|name| file.ends_with(name));
         if metadata.len() > MAX_FILE_BYTES && !written_by_a_tool {
-            findings.add(format!("{} has {} bytes, more than {MAX_FILE_BYTES}", file.display(), metadata.len()));
+            findings.add(format!(
+                "{} has {} bytes, more than {MAX_FILE_BYTES}",
+                file.display(),
+                metadata.len()
+            ));
         }
         if file.extension().is_some_and(|extension| extension == "rs") {
             let lines = std::fs::read_to_string(root.join(file)).map_or(0, |text| text.lines().count());
             if lines > MAX_SOURCE_LINES {
-                findings.add(format!("{} has {lines} lines, more than {MAX_SOURCE_LINES}: it is two things", file.display()));
+                findings.add(format!(
+                    "{} has {lines} lines, more than {MAX_SOURCE_LINES}: it is two things",
+                    file.display()
+                ));
             }
         }
     }
@@ -150,11 +185,21 @@ fn map(metadata: &Metadata, root: &Path, findings: &mut Findings) {
     let text = std::fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap_or_default();
     for package in metadata.workspace_packages() {
         if !text.contains(&format!("`{}`", package.name)) {
-            findings.add(format!("ARCHITECTURE.md does not name the crate `{}`", package.name));
+            findings.add(format!(
+                "ARCHITECTURE.md does not name the crate `{}`",
+                package.name
+            ));
         }
     }
-    for named in text.split('`').filter(|word| word.starts_with("ferrovia-") && !word.contains(' ')) {
-        if !metadata.workspace_packages().iter().any(|package| package.name.as_str() == named) {
+    for named in text
+        .split('`')
+        .filter(|word| word.starts_with("ferrovia-") && !word.contains(' '))
+    {
+        if !metadata
+            .workspace_packages()
+            .iter()
+            .any(|package| package.name.as_str() == named)
+        {
             findings.add(format!("ARCHITECTURE.md names `{named}`, which is no crate"));
         }
     }
@@ -165,14 +210,26 @@ fn reasons(root: &Path, findings: &mut Findings) {
         return findings.add("docs/adr is missing".to_owned());
     };
     let mut numbers = BTreeSet::new();
-    for name in entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()) {
-        match name.split_once('-').and_then(|(number, _)| number.parse::<u32>().ok()) {
+    for name in entries
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+    {
+        match name
+            .split_once('-')
+            .and_then(|(number, _)| number.parse::<u32>().ok())
+        {
             Some(number) if numbers.insert(number) => {}
             Some(number) => findings.add(format!("docs/adr: two records have the number {number}")),
-            None => findings.add(format!("docs/adr/{name}: a record is named `0001-what-was-decided.md`")),
+            None => findings.add(format!(
+                "docs/adr/{name}: a record is named `0001-what-was-decided.md`"
+            )),
         }
     }
-    if numbers.iter().copied().ne(1..=u32::try_from(numbers.len()).unwrap_or(u32::MAX)) {
+    if numbers
+        .iter()
+        .copied()
+        .ne(1..=u32::try_from(numbers.len()).unwrap_or(u32::MAX))
+    {
         findings.add(format!("docs/adr: the numbers have gaps: {numbers:?}"));
     }
 }

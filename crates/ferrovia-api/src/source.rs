@@ -1,4 +1,5 @@
-//! Uploading source: the manifest first, then only the files that the project lacks, then the manifest again.
+//! Uploading source: the manifest first, then only the contents that the project lacks, many in one request, then the
+//! manifest again.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -55,4 +56,14 @@ pub struct TreeStatus {
     pub complete: bool,
     /// Digests of the files that have to be sent.
     pub missing: Vec<String>,
+}
+
+/// Media type of contents: each a line of its digest, a blank and its size in bytes, then as many bytes.
+pub const CONTENTS_TYPE: &str = "application/vnd.ferrovia.contents";
+
+/// What was taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Contents {
+    /// How many contents.
+    pub count: u64,
 }

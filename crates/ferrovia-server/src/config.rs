@@ -103,26 +103,43 @@ impl Config {
                 setting.clone_from(flag);
             }
         }
-        let data_dir = absolute("data-dir", flags.data_dir.clone().or_else(|| file.data_dir.clone()), DEFAULT_DATA_DIR)?;
+        let data_dir = absolute(
+            "data-dir",
+            flags.data_dir.clone().or_else(|| file.data_dir.clone()),
+            DEFAULT_DATA_DIR,
+        )?;
         let run_dir = match flags.run_dir.clone().or_else(|| file.run_dir.clone()) {
             Some(given) => absolute("run-dir", Some(given), DEFAULT_RUN_DIR)?,
             None if data_dir == Path::new(DEFAULT_DATA_DIR) => PathBuf::from(DEFAULT_RUN_DIR),
-            None => PathBuf::from(format!("{DEFAULT_RUN_DIR}-{}", short_hash(data_dir.as_os_str().as_encoded_bytes()))),
+            None => PathBuf::from(format!(
+                "{DEFAULT_RUN_DIR}-{}",
+                short_hash(data_dir.as_os_str().as_encoded_bytes())
+            )),
         };
         if run_dir.as_os_str().len() + LONGEST_SOCKET_NAME_BYTES > MAX_SOCKET_PATH_BYTES {
             return Err(ConfigError::Setting {
                 setting: "run-dir",
-                why: format!("`{}` is too long for the path of a socket; give a shorter directory", run_dir.display()),
+                why: format!(
+                    "`{}` is too long for the path of a socket; give a shorter directory",
+                    run_dir.display()
+                ),
             });
         }
-        let api_listen = flags.api_listen.or(file.api_listen).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 7070)));
-        let registry_listen =
-            flags.registry_listen.or(file.registry_listen).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 7071)));
+        let api_listen = flags
+            .api_listen
+            .or(file.api_listen)
+            .unwrap_or(SocketAddr::from(([127, 0, 0, 1], 7070)));
+        let registry_listen = flags
+            .registry_listen
+            .or(file.registry_listen)
+            .unwrap_or(SocketAddr::from(([127, 0, 0, 1], 7071)));
         for (setting, address) in [("api-listen", api_listen), ("registry-listen", registry_listen)] {
             if !address.ip().is_loopback() {
                 return Err(ConfigError::Setting {
                     setting,
-                    why: format!("{address} is not a loopback address, and plain HTTP beyond loopback is refused; use 127.0.0.1 and an SSH tunnel"),
+                    why: format!(
+                        "{address} is not a loopback address, and plain HTTP beyond loopback is refused; use 127.0.0.1 and an SSH tunnel"
+                    ),
                 });
             }
         }
@@ -145,13 +162,23 @@ impl Config {
             .to_ascii_lowercase();
         check_domain(&apps_domain)?;
         Ok(Self {
-            paths: Paths { data: data_dir, run: run_dir },
-            database_url: flags.database_url.clone().or_else(|| file.database_url.clone()).map(Secret::new),
+            paths: Paths {
+                data: data_dir,
+                run: run_dir,
+            },
+            database_url: flags
+                .database_url
+                .clone()
+                .or_else(|| file.database_url.clone())
+                .map(Secret::new),
             engine: flags.engine.or(file.engine).unwrap_or(EngineKind::Docker),
             docker_socket,
             api_listen,
             registry_listen,
-            http_listen: flags.http_listen.or(file.http_listen).unwrap_or(SocketAddr::from(([0, 0, 0, 0], 80))),
+            http_listen: flags
+                .http_listen
+                .or(file.http_listen)
+                .unwrap_or(SocketAddr::from(([0, 0, 0, 0], 80))),
             apps_domain,
             addresses: file.network.addresses.clone().unwrap_or_default(),
             file,
@@ -167,7 +194,10 @@ impl Config {
 
     /// The environment that goes with [`Config::arguments`].
     pub fn environment(&self) -> Vec<(&'static str, Secret)> {
-        self.database_url.iter().map(|url| ("FERROVIA_DATABASE_URL", url.clone())).collect()
+        self.database_url
+            .iter()
+            .map(|url| ("FERROVIA_DATABASE_URL", url.clone()))
+            .collect()
     }
 
     /// A digest over everything that a process was configured with: two equal ones need no restart.
@@ -263,14 +293,19 @@ fn absolute(setting: &'static str, given: Option<PathBuf>, default: &str) -> Res
     let path = given.unwrap_or_else(|| PathBuf::from(default));
     std::path::absolute(&path)
         .map(|path| path.components().collect())
-        .map_err(|error| ConfigError::Setting { setting, why: format!("`{}`: {error}", path.display()) })
+        .map_err(|error| ConfigError::Setting {
+            setting,
+            why: format!("`{}`: {error}", path.display()),
+        })
 }
 
 fn check_domain(domain: &str) -> Result<(), ConfigError> {
     let label = |label: &str| {
         !label.is_empty()
             && label.len() <= 63
-            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
@@ -294,7 +329,13 @@ mod tests {
 
     #[test]
     fn another_data_directory_gets_a_run_directory_of_its_own() {
-        let load = |dir: &str| Config::load(Flags { data_dir: Some(dir.into()), ..Flags::default() }).unwrap();
+        let load = |dir: &str| {
+            Config::load(Flags {
+                data_dir: Some(dir.into()),
+                ..Flags::default()
+            })
+            .unwrap()
+        };
         let (a, b) = (load("/srv/a"), load("/srv/b"));
         assert_ne!(a.paths.run, b.paths.run);
         assert_eq!(load("/srv/a/").paths.run, a.paths.run);
@@ -324,11 +365,20 @@ mod tests {
     #[test]
     fn wrong_settings_are_named() {
         let error = |flags| Config::load(flags).unwrap_err().to_string();
-        let api = Flags { api_listen: Some("0.0.0.0:7070".parse().unwrap()), ..Flags::default() };
+        let api = Flags {
+            api_listen: Some("0.0.0.0:7070".parse().unwrap()),
+            ..Flags::default()
+        };
         assert!(error(api).contains("`api-listen` is wrong: 0.0.0.0:7070 is not a loopback address"));
-        let docker = Flags { docker_host: Some("tcp://10.0.0.1:2375".to_owned()), ..Flags::default() };
+        let docker = Flags {
+            docker_host: Some("tcp://10.0.0.1:2375".to_owned()),
+            ..Flags::default()
+        };
         assert!(error(docker).contains("not a local Unix socket"));
-        let domain = Flags { apps_domain: Some("-x.example".to_owned()), ..Flags::default() };
+        let domain = Flags {
+            apps_domain: Some("-x.example".to_owned()),
+            ..Flags::default()
+        };
         assert!(error(domain).contains("not a domain name"));
     }
 }

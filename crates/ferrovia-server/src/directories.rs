@@ -29,7 +29,15 @@ pub fn prepare(paths: &Paths, edge_user: (u32, u32)) -> Result<(), DirectoryErro
     let root = rustix::process::geteuid().is_root();
     ensure(&paths.data, PASSAGE, None)?;
     ensure(&paths.run, PASSAGE, None)?;
-    for path in [paths.logs(), paths.process_logs(), paths.keys(), paths.node_data(), paths.registry(), paths.trees(), paths.engine_data()] {
+    for path in [
+        paths.logs(),
+        paths.process_logs(),
+        paths.keys(),
+        paths.node_data(),
+        paths.registry(),
+        paths.trees(),
+        paths.engine_data(),
+    ] {
         ensure(&path, PRIVATE, None)?;
     }
     for path in [paths.edge_data(), paths.edge_run()] {
@@ -40,14 +48,20 @@ pub fn prepare(paths: &Paths, edge_user: (u32, u32)) -> Result<(), DirectoryErro
 
 fn ensure(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<(), DirectoryError> {
     let make = || -> io::Result<()> {
-        std::fs::DirBuilder::new().recursive(true).mode(mode).create(path)?;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(mode)
+            .create(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
         match owner {
             Some((uid, gid)) => chown(path, Some(uid), Some(gid)),
             None => Ok(()),
         }
     };
-    make().map_err(|error| DirectoryError { path: path.to_owned(), why: error.to_string() })
+    make().map_err(|error| DirectoryError {
+        path: path.to_owned(),
+        why: error.to_string(),
+    })
 }
 
 #[cfg(test)]
@@ -57,10 +71,16 @@ mod tests {
     #[test]
     fn what_is_there_gets_its_mode_again() {
         let dir = tempfile::tempdir().unwrap();
-        let paths = Paths { data: dir.path().join("d"), run: dir.path().join("r") };
+        let paths = Paths {
+            data: dir.path().join("d"),
+            run: dir.path().join("r"),
+        };
         std::fs::create_dir_all(paths.keys()).unwrap();
         std::fs::set_permissions(paths.keys(), std::fs::Permissions::from_mode(0o777)).unwrap();
         prepare(&paths, (65534, 65534)).unwrap();
-        assert_eq!(std::fs::metadata(paths.keys()).unwrap().permissions().mode() & 0o777, PRIVATE);
+        assert_eq!(
+            std::fs::metadata(paths.keys()).unwrap().permissions().mode() & 0o777,
+            PRIVATE
+        );
     }
 }

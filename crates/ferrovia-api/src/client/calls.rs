@@ -14,7 +14,7 @@ use crate::project::{
     ServiceList, Target, TargetRequest,
 };
 use crate::settings::{Settings, SettingsPatch};
-use crate::source::{Manifest, TreeStatus};
+use crate::source::{CONTENTS_TYPE, Contents, Manifest, TreeStatus};
 use crate::system::{DoctorReport, Readiness};
 use crate::token::{CreatedToken, Identity, NewToken, TokenList};
 use crate::variable::{VariableList, VariablePatch};
@@ -200,20 +200,13 @@ impl Client {
         self.post(&["v1", "projects", project, "trees"], manifest).await
     }
 
-    /// Sends the content of one file. Safe to repeat.
-    pub async fn send_blob(
-        &self,
-        project: &str,
-        digest: &str,
-        size_bytes: u64,
-        content: impl Into<Body>,
-    ) -> Result<(), Error> {
+    /// Sends contents of files, laid out as [`CONTENTS_TYPE`] says; how many were taken. Safe to repeat.
+    pub async fn send_contents(&self, project: &str, contents: impl Into<Body>) -> Result<u64, Error> {
         let request = self
-            .request(Method::PUT, &["v1", "projects", project, "blobs", digest])
-            .header("content-type", "application/octet-stream")
-            .header("content-length", size_bytes)
-            .body(content);
-        self.send(request).await.map(drop)
+            .request(Method::POST, &["v1", "projects", project, "contents"])
+            .header("content-type", CONTENTS_TYPE)
+            .body(contents);
+        self.json::<Contents>(request).await.map(|taken| taken.count)
     }
 
     /// Makes a deployment.

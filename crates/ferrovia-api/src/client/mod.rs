@@ -176,7 +176,7 @@ impl Client {
         if let Some(token) = &self.token {
             request = request.bearer_auth(token.expose());
         }
-        if method == Method::POST {
+        if method == Method::POST && segments.last() != Some(&"contents") {
             request = request.header("idempotency-key", Uuid::now_v7().to_string());
         }
         request

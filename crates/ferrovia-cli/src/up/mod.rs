@@ -1,5 +1,6 @@
 //! `up`: from a directory to an answer at a URL.
 
+mod content;
 pub mod follow;
 mod scan;
 mod upload;

@@ -1,7 +1,7 @@
 //! Sending a directory: the manifest, then the files that the project lacks, several at a time.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ferrovia_api::client::Client;
 use ferrovia_api::source::{Manifest, ManifestEntry};
@@ -10,20 +10,22 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
-use tokio_util::io::ReaderStream;
 
+use super::content::{Content, framed};
 use super::scan::{Scan, scan, source_of};
 use crate::failure::Failure;
 use crate::printer::Printer;
 
-/// Files that are sent at once.
-const PARALLEL: usize = 8;
+/// Requests that send contents at once.
+const PARALLEL: usize = 4;
+/// Most contents in one request.
+const BATCH_FILES: usize = 500;
+/// Contents of this many bytes together make a request; a larger file is alone in one.
+const BATCH_BYTES: u64 = 8 * 1024 * 1024;
 /// How often a directory that changes under the upload is read again.
 const MAX_SCANS: u32 = 3;
-/// How often the sending of one file is tried.
+/// How often the sending of one request is tried.
 const MAX_SENDS: u32 = 3;
-/// A file up to this size is read whole; a larger one is streamed. In bytes.
-const WHOLE_BYTES: u64 = 1024 * 1024;
 
 /// Sends what a directory holds; the digest of the tree.
 pub async fn upload(
@@ -34,7 +36,7 @@ pub async fn upload(
 ) -> Result<String, Failure> {
     for _ in 1..MAX_SCANS {
         match try_upload(client, project, root, printer).await {
-            Err(failure) if failure.report.code == "blob_mismatch" => {
+            Err(failure) if failure.report.code == "source_changed" => {
                 printer.murmur("a file changed while it was sent; reading the directory again");
             }
             result => return result,
@@ -69,15 +71,15 @@ async fn try_upload(
                 _ => None,
             })
             .collect();
-        let wanted: Vec<(String, PathBuf, u64)> = status
-            .missing
-            .iter()
-            .filter_map(|digest| {
-                let (path, size) = files.get(digest)?;
-                Some((digest.clone(), source_of(root, path), *size))
+        let wanted = status.missing.iter().filter_map(|digest| {
+            let (path, size) = files.get(digest)?;
+            Some(Content {
+                digest: digest.clone(),
+                path: source_of(root, path),
+                size: *size,
             })
-            .collect();
-        send_all(client, project, wanted, printer).await?;
+        });
+        send_all(client, project, wanted.collect(), printer).await?;
         status = client.offer_tree(project, &wire).await?;
     }
     if !status.complete {
@@ -119,21 +121,14 @@ fn wire_manifest(manifest: &ferrovia_core::tree::Manifest) -> Manifest {
 async fn send_all(
     client: &Client,
     project: &str,
-    files: Vec<(String, PathBuf, u64)>,
+    contents: Vec<Content>,
     printer: &Printer,
 ) -> Result<(), Failure> {
-    let bytes: u64 = files.iter().map(|(_, _, size)| size).sum();
-    let count = files.len();
+    let bytes: u64 = contents.iter().map(|content| content.size).sum();
+    let count = contents.len();
     let bar = bar(bytes, printer);
-    let mut sends = stream::iter(files)
-        .map(|(digest, path, size)| {
-            let bar = bar.clone();
-            async move {
-                send(client, project, &digest, &path, size).await?;
-                bar.inc(size);
-                Ok::<(), Failure>(())
-            }
-        })
+    let mut sends = stream::iter(batches(contents))
+        .map(|batch| send(client, project, batch, bar.clone()))
         .buffer_unordered(PARALLEL);
     while let Some(sent) = sends.next().await {
         sent?;
@@ -146,27 +141,35 @@ async fn send_all(
     Ok(())
 }
 
-async fn send(client: &Client, project: &str, digest: &str, path: &Path, size: u64) -> Result<(), Failure> {
-    let unreadable = |error: std::io::Error| {
-        Failure::new(
-            "scan_failed",
-            format!("`{}` cannot be read: {error}", path.display()),
-        )
-    };
+/// Contents in requests of a good size.
+fn batches(contents: Vec<Content>) -> Vec<Vec<Content>> {
+    let mut batches: Vec<Vec<Content>> = Vec::new();
+    let mut bytes = 0;
+    for content in contents {
+        match batches.last_mut() {
+            Some(batch) if batch.len() < BATCH_FILES && bytes + content.size <= BATCH_BYTES => {
+                bytes += content.size;
+                batch.push(content);
+            }
+            _ => {
+                bytes = content.size;
+                batches.push(vec![content]);
+            }
+        }
+    }
+    batches
+}
+
+async fn send(client: &Client, project: &str, batch: Vec<Content>, bar: ProgressBar) -> Result<(), Failure> {
+    let bytes: u64 = batch.iter().map(|content| content.size).sum();
     let mut tries = 1;
     loop {
-        let sent = if size <= WHOLE_BYTES {
-            let content = tokio::fs::read(path).await.map_err(unreadable)?;
-            client
-                .send_blob(project, digest, content.len() as u64, content)
-                .await
-        } else {
-            let file = tokio::fs::File::open(path).await.map_err(unreadable)?;
-            let body = reqwest::Body::wrap_stream(ReaderStream::new(file));
-            client.send_blob(project, digest, size, body).await
-        };
-        match sent {
-            Ok(()) => return Ok(()),
+        let body = reqwest::Body::wrap_stream(framed(batch.clone()));
+        match client.send_contents(project, body).await {
+            Ok(_) => {
+                bar.inc(bytes);
+                return Ok(());
+            }
             Err(error) if error.is_retryable() && tries < MAX_SENDS => tries += 1,
             Err(error) => return Err(error.into()),
         }
@@ -184,4 +187,30 @@ fn bar(bytes: u64, printer: &Printer) -> ProgressBar {
         bar.set_style(style);
     }
     bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn content(size: u64) -> Content {
+        Content {
+            digest: String::new(),
+            path: "x".into(),
+            size,
+        }
+    }
+
+    #[test]
+    fn requests_have_a_good_size() {
+        let sizes = |sizes: Vec<u64>| -> Vec<usize> {
+            batches(sizes.into_iter().map(content).collect())
+                .iter()
+                .map(Vec::len)
+                .collect()
+        };
+        assert_eq!(sizes(vec![]), Vec::<usize>::new());
+        assert_eq!(sizes(vec![1; 1001]), [500, 500, 1]);
+        assert_eq!(sizes(vec![BATCH_BYTES, 1, BATCH_BYTES * 3, 1]), [1, 1, 1, 1]);
+    }
 }

@@ -21,6 +21,7 @@ mod place;
 mod project;
 mod resolve;
 mod settings;
+mod source;
 mod status;
 mod target;
 mod variable;
@@ -29,6 +30,7 @@ mod view;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ferrovia_build::tree::TreeStore;
 use ferrovia_core::injected::PublicAddress;
 use ferrovia_core::network::AddressPlan;
 use ferrovia_store::seal::Keyring;
@@ -48,6 +50,7 @@ pub use find::Reference;
 pub use log::{LogFollow, LogPage, LogRequest};
 pub use page::{MAX_PAGE, Page, PageRequest};
 pub use place::Place;
+pub use source::TreeStatus;
 pub use status::{OBSERVATION_OLD_MS, ObservedReplica, ObservedState};
 pub use target::{Target, TargetRequest};
 pub use variable::{VariableChange, VariableOwner, VariableSetting, VariableView, Variables};
@@ -86,6 +89,8 @@ pub struct Parts {
     pub addresses: AddressPlan,
     /// How generated host names become URLs.
     pub site: PublicSite,
+    /// Uploaded source.
+    pub trees: TreeStore,
     /// Where the logs are ([`ferrovia_log::place`]).
     pub logs: PathBuf,
     /// What is known only while control runs: what nodes saw, what reconcilers wait for.

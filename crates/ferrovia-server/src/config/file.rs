@@ -124,14 +124,21 @@ impl ConfigFile {
     /// # Errors
     /// [`ConfigError`] naming the file, and the line where the file itself is wrong.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let read = |why: String| ConfigError::Read { path: path.to_owned(), why };
-        let size = std::fs::metadata(path).map_err(|error| read(error.to_string()))?.len();
+        let read = |why: String| ConfigError::Read {
+            path: path.to_owned(),
+            why,
+        };
+        let size = std::fs::metadata(path)
+            .map_err(|error| read(error.to_string()))?
+            .len();
         if size > MAX_FILE_BYTES {
             return Err(read(format!("it has {size} bytes, more than {MAX_FILE_BYTES}")));
         }
         let text = std::fs::read_to_string(path).map_err(|error| read(error.to_string()))?;
-        toml::from_str(&text)
-            .map_err(|error| ConfigError::Parse { path: path.to_owned(), why: error.to_string() })
+        toml::from_str(&text).map_err(|error| ConfigError::Parse {
+            path: path.to_owned(),
+            why: error.to_string(),
+        })
     }
 }
 

@@ -39,7 +39,12 @@ pub struct Flags {
     #[arg(long, env = "FERROVIA_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// PostgreSQL elsewhere [default: a private one under the data directory]
-    #[arg(long, env = "FERROVIA_DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "FERROVIA_DATABASE_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
     pub database_url: Option<String>,
     /// What runs replicas [default: docker]
     #[arg(long, env = "FERROVIA_ENGINE", value_name = "ENGINE")]
@@ -87,7 +92,9 @@ impl Flags {
             ("buildkit-dir", &config.file.build.buildkit_dir),
         ];
         arguments.extend(
-            optional.iter().filter_map(|(flag, path)| path.as_ref().map(|path| format!("--{flag}={}", text(path)))),
+            optional
+                .iter()
+                .filter_map(|(flag, path)| path.as_ref().map(|path| format!("--{flag}={}", text(path)))),
         );
         arguments
     }

@@ -30,7 +30,12 @@ pub struct ChildArgs {
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub oom_score_adj: Option<i32>,
     /// Program and arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "PROGRAM"
+    )]
     pub program: Vec<std::ffi::OsString>,
 }
 
@@ -45,7 +50,10 @@ pub fn run(args: &ChildArgs) -> io::Error {
 fn prepare(args: &ChildArgs) -> io::Result<Command> {
     for group in &args.cgroup {
         std::fs::write(group.join("cgroup.procs"), "0").map_err(|error| {
-            io::Error::new(error.kind(), format!("cannot enter the control group `{}`: {error}", group.display()))
+            io::Error::new(
+                error.kind(),
+                format!("cannot enter the control group `{}`: {error}", group.display()),
+            )
         })?;
     }
     if let Some(score) = args.oom_score_adj {

@@ -70,13 +70,19 @@ impl Lock {
     /// [`LockError::Held`] when another process has it.
     pub fn take(run_dir: &Path, name: &str, config_hash: &str) -> Result<Self, LockError> {
         let path = path(run_dir, name);
-        let failed = |error: io::Error| LockError::File { path: path.clone(), why: error.to_string() };
+        let failed = |error: io::Error| LockError::File {
+            path: path.clone(),
+            why: error.to_string(),
+        };
         let mut file = open(&path).map_err(failed)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let pid = read_holder(&mut file).map(|holder| holder.pid);
-                return Err(LockError::Held { name: name.to_owned(), pid });
+                return Err(LockError::Held {
+                    name: name.to_owned(),
+                    pid,
+                });
             }
             Err(error) => return Err(failed(error.into())),
         }
@@ -87,7 +93,9 @@ impl Lock {
             config_hash: config_hash.to_owned(),
         };
         let text = serde_json::to_vec(&holder).map_err(|error| failed(error.into()))?;
-        file.set_len(0).and_then(|()| file.seek(SeekFrom::Start(0))).map_err(failed)?;
+        file.set_len(0)
+            .and_then(|()| file.seek(SeekFrom::Start(0)))
+            .map_err(failed)?;
         file.write_all(&text).map_err(failed)?;
         Ok(Self { file })
     }
@@ -112,8 +120,12 @@ pub fn find_living(run_dir: &Path, name: &str) -> io::Result<Option<Living>> {
     if !is_held(&file)? {
         return Ok(None);
     }
-    let Some(holder) = read_holder(&mut file) else { return Ok(None) };
-    let Some(pid) = i32::try_from(holder.pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
+    let Some(holder) = read_holder(&mut file) else {
+        return Ok(None);
+    };
+    let Some(pid) = i32::try_from(holder.pid).ok().and_then(Pid::from_raw) else {
+        return Ok(None);
+    };
     let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
         Ok(pidfd) => pidfd,
         Err(rustix::io::Errno::SRCH) => return Ok(None),
@@ -140,7 +152,13 @@ fn path(run_dir: &Path, name: &str) -> PathBuf {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
 }
 
 fn read_holder(file: &mut File) -> Option<Holder> {
@@ -156,7 +174,12 @@ fn start_ticks(pid: u32) -> io::Result<u64> {
     stat.rsplit_once(')')
         .and_then(|(_, rest)| rest.split_ascii_whitespace().nth(19))
         .and_then(|field| field.parse().ok())
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat has another form")))
+        .ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("/proc/{pid}/stat has another form"),
+            )
+        })
 }
 
 #[cfg(test)]
@@ -168,9 +191,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let lock = Lock::take(dir.path(), "edge", "c1").unwrap();
         let error = Lock::take(dir.path(), "edge", "c1").unwrap_err();
-        assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains(&format!("process {}", std::process::id())),
+            "{error}"
+        );
         let living = find_living(dir.path(), "edge").unwrap().unwrap();
-        assert_eq!((living.holder.pid, living.holder.config_hash.as_str()), (std::process::id(), "c1"));
+        assert_eq!(
+            (living.holder.pid, living.holder.config_hash.as_str()),
+            (std::process::id(), "c1")
+        );
         lock.release();
         assert!(find_living(dir.path(), "edge").unwrap().is_none());
         Lock::take(dir.path(), "edge", "c2").unwrap();
@@ -179,7 +210,12 @@ mod tests {
     #[test]
     fn a_file_without_a_lock_is_nobody() {
         let dir = tempfile::tempdir().unwrap();
-        let holder = Holder { pid: 1, start_ticks: 0, build_id: String::new(), config_hash: String::new() };
+        let holder = Holder {
+            pid: 1,
+            start_ticks: 0,
+            build_id: String::new(),
+            config_hash: String::new(),
+        };
         std::fs::write(dir.path().join("node.lock"), serde_json::to_vec(&holder).unwrap()).unwrap();
         assert!(find_living(dir.path(), "node").unwrap().is_none());
     }

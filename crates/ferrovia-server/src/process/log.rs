@@ -16,7 +16,11 @@ const DEFAULT_FILTER: &str = "info";
 /// Logs to standard error, for a process that somebody watches.
 pub fn to_terminal() {
     let colours = io::IsTerminal::is_terminal(&io::stderr());
-    tracing_subscriber::fmt().with_env_filter(filter()).with_ansi(colours).with_writer(io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter())
+        .with_ansi(colours)
+        .with_writer(io::stderr)
+        .init();
 }
 
 /// Logs to `path`, and panics too.
@@ -25,7 +29,11 @@ pub fn to_terminal() {
 /// When the file cannot be opened.
 pub fn to_file(path: &Path) -> io::Result<()> {
     let writer = BoundedFile::open(path)?;
-    tracing_subscriber::fmt().with_env_filter(filter()).with_ansi(false).with_writer(writer).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter())
+        .with_ansi(false)
+        .with_writer(writer)
+        .init();
     std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
     Ok(())
 }
@@ -44,7 +52,10 @@ struct BoundedFile {
 impl BoundedFile {
     fn open(path: &Path) -> io::Result<Self> {
         let open = append(path)?;
-        Ok(Self { path: Arc::new(path.to_owned()), open: Arc::new(Mutex::new(open)) })
+        Ok(Self {
+            path: Arc::new(path.to_owned()),
+            open: Arc::new(Mutex::new(open)),
+        })
     }
 }
 
@@ -93,6 +104,9 @@ mod tests {
             file.write_all(&chunk).unwrap();
         }
         assert_eq!(std::fs::metadata(&path).unwrap().len(), 1 << 20);
-        assert_eq!(std::fs::metadata(dir.path().join("edge.log.1")).unwrap().len(), MAX_LOG_BYTES);
+        assert_eq!(
+            std::fs::metadata(dir.path().join("edge.log.1")).unwrap().len(),
+            MAX_LOG_BYTES
+        );
     }
 }

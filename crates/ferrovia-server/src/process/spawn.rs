@@ -13,20 +13,32 @@ use crate::config::Config;
 /// # Errors
 /// When the executable cannot be started or its log cannot be opened.
 pub fn spawn(unit: Unit, config: &Config, user: Option<(u32, u32)>) -> io::Result<Child> {
-    let log = OpenOptions::new().append(true).create(true).open(log_path(config, unit))?;
+    let log = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(log_path(config, unit))?;
     let own = std::env::current_exe()?;
     let mut command = Command::new(&own);
     command.arg("child").arg("--new-session");
     if let Some((uid, gid)) = user {
         command.arg(format!("--uid={uid}")).arg(format!("--gid={gid}"));
     }
-    command.arg("--").arg(&own).arg(unit.as_str()).arg("--log-to-file").args(config.arguments());
+    command
+        .arg("--")
+        .arg(&own)
+        .arg(unit.as_str())
+        .arg("--log-to-file")
+        .args(config.arguments());
     // A developer's context must not redirect the platform.
     command.env_remove("DOCKER_HOST");
     for (name, value) in config.environment() {
         command.env(name, value.expose());
     }
-    command.current_dir("/").stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    command
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log);
     command.spawn()
 }
 

@@ -74,7 +74,10 @@ pub async fn supervise(
         }
         let why = match outcome {
             Ok(()) => format!("`{unit}` ended; it is started again in {} ms", wait.as_millis()),
-            Err(error) => format!("`{unit}` could not be started: {error}; tried again in {} ms", wait.as_millis()),
+            Err(error) => format!(
+                "`{unit}` could not be started: {error}; tried again in {} ms",
+                wait.as_millis()
+            ),
         };
         tracing::warn!("{why}");
         status.send_replace(Status::Down(why));
@@ -93,7 +96,9 @@ pub async fn supervise(
 pub async fn end(unit: Unit, config: &Config) -> io::Result<bool> {
     match lock::find_living(&config.paths.run, unit.as_str())? {
         Some(living) => {
-            Watched::new(living.pidfd)?.end(Duration::from_millis(END_GRACE_MS)).await?;
+            Watched::new(living.pidfd)?
+                .end(Duration::from_millis(END_GRACE_MS))
+                .await?;
             Ok(true)
         }
         None => Ok(false),
@@ -118,7 +123,9 @@ async fn live(
             return Ok(());
         }
         tracing::info!("`{unit}` (process {}) is replaced", living.holder.pid);
-        Watched::new(living.pidfd)?.end(Duration::from_millis(END_GRACE_MS)).await?;
+        Watched::new(living.pidfd)?
+            .end(Duration::from_millis(END_GRACE_MS))
+            .await?;
     }
     status.send_replace(Status::Starting);
     let mut child = spawn(unit, config, user)?;
@@ -137,11 +144,7 @@ async fn live(
 }
 
 /// Waits until the child holds its lock.
-async fn started(
-    unit: Unit,
-    config: &Config,
-    child: &mut std::process::Child,
-) -> io::Result<(Watched, u32)> {
+async fn started(unit: Unit, config: &Config, child: &mut std::process::Child) -> io::Result<(Watched, u32)> {
     let deadline = Instant::now() + Duration::from_millis(START_DEADLINE_MS);
     loop {
         if let Some(exit) = child.try_wait()? {

@@ -13,9 +13,15 @@ pub const FALLBACK_USER: &str = "nobody";
 /// When none exists or `/etc/passwd` cannot be read.
 pub fn find(names: &[&str]) -> io::Result<(u32, u32)> {
     let passwd = std::fs::read_to_string("/etc/passwd")?;
-    names.iter().find_map(|name| in_passwd(&passwd, name)).ok_or_else(|| {
-        io::Error::new(io::ErrorKind::NotFound, format!("none of the users `{}` exists", names.join("`, `")))
-    })
+    names
+        .iter()
+        .find_map(|name| in_passwd(&passwd, name))
+        .ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("none of the users `{}` exists", names.join("`, `")),
+            )
+        })
 }
 
 fn in_passwd(passwd: &str, name: &str) -> Option<(u32, u32)> {

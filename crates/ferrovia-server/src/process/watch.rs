@@ -29,12 +29,17 @@ impl Watched {
         let pidfd = Arc::new(pidfd);
         let (tell, ended) = watch::channel(false);
         let watched = pidfd.clone();
-        std::thread::Builder::new().name("watch".to_owned()).stack_size(THREAD_STACK_BYTES).spawn(move || {
-            // Interrupted waits go on; a descriptor that cannot be waited for counts as ended, and callers look at
-            // the lock again.
-            while let Err(rustix::io::Errno::INTR) = poll(&mut [PollFd::new(&watched, PollFlags::IN)], None) {}
-            tell.send_replace(true);
-        })?;
+        std::thread::Builder::new()
+            .name("watch".to_owned())
+            .stack_size(THREAD_STACK_BYTES)
+            .spawn(move || {
+                // Interrupted waits go on; a descriptor that cannot be waited for counts as ended, and callers look at
+                // the lock again.
+                while let Err(rustix::io::Errno::INTR) =
+                    poll(&mut [PollFd::new(&watched, PollFlags::IN)], None)
+                {}
+                tell.send_replace(true);
+            })?;
         Ok(Self { pidfd, ended })
     }
 

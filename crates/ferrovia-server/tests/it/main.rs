@@ -1,0 +1,20 @@
+//! The API against a real PostgreSQL: what is answered, what is changed, what is refused.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "these are tests"
+)]
+
+mod access;
+mod api;
+mod cutoff;
+mod deployments;
+mod documents;
+mod matrix;
+mod objects;
+mod repeats;
+mod source;
+mod streams;
+mod variables;
