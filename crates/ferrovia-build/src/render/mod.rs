@@ -6,6 +6,8 @@
 //! history and no environment either.
 
 mod quote;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
@@ -134,6 +136,7 @@ impl Renderer<'_> {
         let java = self.root_base(step).starts_with("java:") && self.options.certificates.is_some();
         if is_first {
             self.line(format!("WORKDIR {APP_DIRECTORY}"));
+            self.line(format!("SHELL {}", exec_form(&["/bin/sh", "-ec"])));
             if let Some(certificates) = self.options.certificates {
                 for name in certificates.variables {
                     self.line(format!("ENV {name}={}", quoted(certificates.path)));
@@ -205,7 +208,7 @@ impl Renderer<'_> {
         let mounts = self.mounts(step, java);
         let trust = self.options.certificates.filter(|_| java).map(|certificates| {
             format!(
-                "java {TRUST_PROGRAM} {} {TRUST_DIRECTORY}/store.p12",
+                "java -XX:TieredStopAtLevel=1 {TRUST_PROGRAM} {} {TRUST_DIRECTORY}/store.p12",
                 shell_word(certificates.path)
             )
         });
@@ -218,9 +221,15 @@ impl Renderer<'_> {
             self.line(format!("RUN {mounts}{script}"));
             return;
         }
+        // BuildKit shows the first line as the name of the command.
+        let first = script
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .trim_start_matches(['#', ' ']);
         let script = match trust {
-            Some(trust) => format!("set -e\n{trust}\n{script}"),
-            None => format!("set -e\n{script}"),
+            Some(trust) => format!("# {first}\n{trust}\n{script}"),
+            None => script.to_owned(),
         };
         let document = here_document(&script);
         self.line(format!("RUN {mounts}{document}"));
@@ -293,7 +302,7 @@ impl Renderer<'_> {
             )
         };
         let script = format!(
-            "set -e\n{packages}getent group {USER_ID} > /dev/null || groupadd --gid {USER_ID} app\n\
+            "# a user for the application\nset -e\n{packages}getent group {USER_ID} > /dev/null || groupadd --gid {USER_ID} app\n\
              getent passwd {USER_ID} > /dev/null || useradd --uid {USER_ID} --gid {USER_ID} --home-dir {APP_DIRECTORY} \
              --no-create-home --shell /usr/sbin/nologin app\n\
              install -d -o {USER_ID} -g {USER_ID} {APP_DIRECTORY}"

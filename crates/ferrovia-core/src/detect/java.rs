@@ -235,6 +235,8 @@ pub(super) fn plan(context: &mut Context<'_>) -> Result<Plan, Report> {
     let maven = maven(context);
     let mut step = Step::new("build", From::Image(format!("java:{line}")))
         .cache("maven", REPOSITORY, Sharing::Locked)
+        // Maven is over before the second compiler would pay.
+        .variables(&[("MAVEN_OPTS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")])
         .source(["."])
         .secrets(Secrets::All);
     if let Some(command) = &context.settings.install_command {
@@ -251,14 +253,16 @@ pub(super) fn plan(context: &mut Context<'_>) -> Result<Plan, Report> {
     } else {
         format!("{maven} -DskipTests package")
     };
-    step = match &context.settings.build_command {
-        None => step.shell(package),
-        Some(command) if plain => step.shell(command).shell(package),
-        Some(command) => step.shell(command),
+    let mut scripts = match &context.settings.build_command {
+        None => vec![package],
+        Some(command) if plain => vec![command.clone(), package],
+        Some(command) => vec![command.clone()],
     };
+    scripts.extend(application.as_ref().map(collect_script));
+    // One script: with an extra authority each one makes a trust store for itself.
+    step = step.shell(scripts.join("\n"));
     let mut deploy = Deploy::new(format!("java-runtime:{line}"));
     if let Some(application) = &application {
-        step = step.shell(collect_script(application));
         deploy = match application.kind {
             Kind::Quarkus => deploy.input_to("build", "/app/.ferrovia", "/app", &[]),
             _ => deploy

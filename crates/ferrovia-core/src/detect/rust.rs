@@ -310,7 +310,7 @@ pub(super) fn plan(context: &mut Context<'_>) -> Result<Plan, Report> {
         // Cargo compares times, and the tree's are older than those of what was built from empty sources.
         let copies: Vec<_> = built.iter().map(|name| shell::quoted(&format!("target/release/{name}"))).collect();
         format!(
-            "find . -path ./target -prune -o -name '*.rs' -exec touch {{}} +\n{cargo}\nmkdir -p bin\ncp {} bin/",
+            "# {cargo}\nfind . -path ./target -prune -o -name '*.rs' -exec touch {{}} +\n{cargo}\nmkdir -p bin\ncp {} bin/",
             copies.join(" ")
         )
     });
@@ -395,7 +395,7 @@ fn empty_sources(crates: &Crates) -> String {
         .map(|(directory, _)| directory)
         .collect();
     directories.dedup();
-    let mut lines = Vec::new();
+    let mut lines = vec!["# an empty source for every target".to_owned()];
     if !directories.is_empty() {
         lines.push(format!(
             "mkdir -p {}",

@@ -303,7 +303,8 @@ impl Manager {
 }
 
 /// `npm ci` refuses a lock that does not fit its manifest; then, and only then, and visibly, `npm install`.
-const NPM_CI: &str = r#"status=0
+const NPM_CI: &str = r#"# npm ci, or npm install when the lock file does not fit
+status=0
 { npm ci --include=dev || echo $? > /tmp/npm-status; } 2>&1 | tee /tmp/npm-log
 [ -f /tmp/npm-status ] && status=$(cat /tmp/npm-status)
 if [ "$status" != 0 ] && grep -q "in sync" /tmp/npm-log; then
