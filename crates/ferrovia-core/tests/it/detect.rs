@@ -2,6 +2,7 @@
 
 mod builders;
 mod compiled;
+mod documents;
 mod node;
 mod python;
 mod sites;

@@ -2,10 +2,11 @@
 //!
 //! Versions that a project does not pin are pinned here, so that a build of today is a build of next year.
 
+use crate::detect::shell;
 use crate::detect::view::SourceView;
 use crate::plan::{Sharing, Step};
 
-use super::package::Packages;
+use super::package::{INSTALL_HOOKS, Packages};
 
 /// A package manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -249,17 +250,26 @@ impl Manager {
     }
 
     /// The script that takes the dependencies for development away.
-    pub(super) fn prune(&self, workspace: bool) -> String {
+    pub(super) fn prune(&self, packages: &Packages) -> String {
         let anew = |install: &str| {
             format!("find . -name node_modules -type d -prune -exec rm -rf {{}} +\n{install}")
         };
         match self.kind {
             Kind::Npm => "npm prune --omit=dev --ignore-scripts".to_owned(),
-            Kind::Pnpm if workspace => {
-                anew("pnpm install --prod --frozen-lockfile --prefer-offline --ignore-scripts\npnpm rebuild --recursive")
-            },
+            Kind::Pnpm if packages.is_workspace() => {
+                // Scripts of dependencies must run again, those of the project need what is taken away.
+                let members = packages.members.keys().map(|directory| shell::quoted(directory));
+                let directories: Vec<_> = std::iter::once(".".to_owned()).chain(members).collect();
+                let scripts = INSTALL_HOOKS.map(|hook| format!("scripts.{hook}"));
+                let (directories, scripts) = (directories.join(" "), scripts.join(" "));
+                anew(&format!(
+                    "for directory in {directories}; do (cd \"$directory\" && npm pkg delete {scripts}); done\n\
+                     pnpm install --prod --frozen-lockfile --prefer-offline"
+                ))
+            }
             Kind::Pnpm => "pnpm prune --prod --ignore-scripts".to_owned(),
-            Kind::Yarn => "yarn install --production --frozen-lockfile --ignore-scripts --prefer-offline --non-interactive".to_owned(),
+            Kind::Yarn => "yarn install --production --frozen-lockfile --ignore-scripts --prefer-offline --non-interactive"
+                .to_owned(),
             Kind::Berry => "yarn workspaces focus --all --production".to_owned(),
             Kind::Bun => anew("bun install --production --frozen-lockfile --ignore-scripts"),
         }

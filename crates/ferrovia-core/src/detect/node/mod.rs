@@ -375,7 +375,7 @@ impl Build {
             production.secrets = install.secrets.clone();
             production
                 .commands
-                .push(Command::Shell(self.manager.prune(self.packages.is_workspace())));
+                .push(Command::Shell(self.manager.prune(&self.packages)));
             self.steps
                 .push(production.exec(["mkdir", "-p", "/app/node_modules"]));
             step = "production";

@@ -8,6 +8,9 @@ use crate::detect::unreadable_manifest;
 use crate::detect::view::{SourceView, is_foreign};
 use crate::error::Report;
 
+/// Scripts that an install of the project runs.
+pub(super) const INSTALL_HOOKS: [&str; 5] = ["preinstall", "install", "postinstall", "prepare", "prepublish"];
+
 /// One `package.json`.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Package {
@@ -97,8 +100,9 @@ impl Package {
     /// A script of the install's life cycle that may need the whole source. Those that are known to need manifests only
     /// are not meant.
     pub(super) fn install_script(&self) -> Option<(&str, &str)> {
-        const HOOKS: &[&str] = &["preinstall", "install", "postinstall", "prepare", "prepublish"];
-        let scripts = HOOKS.iter().filter_map(|hook| self.scripts.get_key_value(*hook));
+        let scripts = INSTALL_HOOKS
+            .iter()
+            .filter_map(|hook| self.scripts.get_key_value(*hook));
         let mut found = scripts.map(|(name, line)| (name.as_str(), line.as_str()));
         found.find(|(_, line)| !line.split("&&").all(|part| is_harmless(part.trim())))
     }

@@ -356,6 +356,26 @@ fn workspaces() {
 }
 
 #[test]
+fn workspaces_of_pnpm_are_installed_anew_without_what_is_for_development() {
+    check(
+        "node_pnpm_workspace",
+        &[
+            (
+                "package.json",
+                r#"{"private":true,"packageManager":"pnpm@9.15.9","scripts":{"start":"pnpm --filter api start"},"devDependencies":{"husky":"9"}}"#,
+            ),
+            ("pnpm-lock.yaml", "lockfileVersion: '9.0'"),
+            ("pnpm-workspace.yaml", "packages: [apps/*]"),
+            (
+                "apps/api/package.json",
+                r#"{"name":"api","scripts":{"start":"node index.js"}}"#,
+            ),
+            ("apps/api/index.js", ""),
+        ],
+    );
+}
+
+#[test]
 fn processes_of_a_procfile() {
     check(
         "node_procfile",
