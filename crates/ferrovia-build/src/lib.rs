@@ -1,7 +1,9 @@
 //! From source to image: trees, plans, BuildKit and the registry.
 
+pub mod buildkit;
 pub mod digest;
 pub mod durable;
+pub mod launch;
 pub mod registry;
 pub mod render;
 pub mod tree;
