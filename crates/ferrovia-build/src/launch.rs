@@ -104,7 +104,11 @@ impl Launcher for ShellLauncher {
             .args(["-c", SHELL_LINE, "launch"])
             .arg(groups)
             .arg(spec.nice.unwrap_or(0).to_string())
-            .arg(spec.oom_score_adj.map(|score| score.to_string()).unwrap_or_default())
+            .arg(
+                spec.oom_score_adj
+                    .map(|score| score.to_string())
+                    .unwrap_or_default(),
+            )
             .arg(&spec.program)
             .args(&spec.args);
         finish(command, spec)
@@ -124,7 +128,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_shell_born_child_gets_its_arguments_as_they_are() {
-        let mut spec = ChildSpec::new("/bin/sh", ["-c", r#"printf '%s|' "$@" "$A"; nice"#, "x", "$HOME 'q'", "\n"]);
+        let mut spec = ChildSpec::new(
+            "/bin/sh",
+            ["-c", r#"printf '%s|' "$@" "$A"; nice"#, "x", "$HOME 'q'", "\n"],
+        );
         spec.nice = Some(7);
         let spec = spec.with_env("A", "b c").with_env("PATH", "/usr/bin:/bin");
         let output = ShellLauncher.command(&spec).output().await.unwrap();
@@ -140,8 +147,21 @@ mod tests {
             executable: "/usr/bin/ferroviad".into(),
         };
         let command = launcher.command(&spec);
-        let args: Vec<_> = command.as_std().get_args().map(|arg| arg.to_string_lossy().into_owned()).collect();
-        let expected = ["child", "--cgroup", "/sys/fs/cgroup/a", "--oom-score-adj", "-1", "--", "/usr/bin/true", "--flag"];
+        let args: Vec<_> = command
+            .as_std()
+            .get_args()
+            .map(|arg| arg.to_string_lossy().into_owned())
+            .collect();
+        let expected = [
+            "child",
+            "--cgroup",
+            "/sys/fs/cgroup/a",
+            "--oom-score-adj",
+            "-1",
+            "--",
+            "/usr/bin/true",
+            "--flag",
+        ];
         assert_eq!(args, expected);
     }
 }

@@ -1,9 +1,12 @@
 //! From source to image: trees, plans, BuildKit and the registry.
 
+pub mod bases;
 pub mod buildkit;
+pub mod certificates;
 pub mod digest;
 pub mod durable;
 pub mod launch;
+pub mod narrator;
 pub mod registry;
 pub mod render;
 pub mod tree;

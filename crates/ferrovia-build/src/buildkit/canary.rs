@@ -52,13 +52,15 @@ impl Canary {
         let began = Instant::now();
         let id = format!("canary-{}", uuid::Uuid::now_v7().simple());
         let place = lease.kit().secret_directory();
-        let directory = SecretDirectory::create(&place, &format!("{id}-tree")).map_err(|error| unavailable(&error))?;
+        let directory =
+            SecretDirectory::create(&place, &format!("{id}-tree")).map_err(|error| unavailable(&error))?;
         let dockerfile = format!(
             "FROM {}\nRUN head -c {TAKEN_BYTES} /dev/zero | tail > /dev/null\n",
             self.image
         );
-        std::fs::write(directory.path().join("Dockerfile"), dockerfile).map_err(|error| unavailable(&error))?;
-        let mut job = Job::new(id, directory.path());
+        std::fs::write(directory.path().join("Dockerfile"), dockerfile)
+            .map_err(|error| unavailable(&error))?;
+        let mut job = Job::new(id, "canary", directory.path());
         job.no_cache = true;
         job.logins = self.logins.clone();
         job.timeout = Duration::from_millis(TIMEOUT_MS);
@@ -84,7 +86,10 @@ impl Canary {
 
 fn unavailable(error: &std::io::Error) -> BuildError {
     BuildError {
-        report: Report::new("buildkit_failed", format!("the canary cannot be prepared ({error})")),
+        report: Report::new(
+            "buildkit_failed",
+            format!("the canary cannot be prepared ({error})"),
+        ),
         class: Class::Unavailable,
     }
 }

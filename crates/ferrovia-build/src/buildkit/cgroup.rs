@@ -3,7 +3,10 @@
 //! What is written where is a pure plan ([`Hierarchy::plan`]); three kinds of hosts differ only there:
 //! version 1 (a tree per controller), version 2 (one tree), and version 2 under systemd, where the top group is a slice
 //! whose bounds systemd is told, since it would reset what it did not set. Below the top there are `daemon` and, made by
-//! the daemon itself, `buildkit/ID` for each step: a group with members may not have groups below it in version 2.
+//! the daemon itself, `SCOPE/buildkit/ID` for each step: a group with members may not have groups below it in version 2.
+//!
+//! A scope is whose steps they are: a service's id. It tells which steps must be gone when a build was cancelled, and,
+//! since BuildKit counts the group among what a step depends on, no project ever gets another's cached step.
 
 mod counters;
 mod hierarchy;
@@ -79,7 +82,12 @@ impl BuildGroup {
                 .await;
             match output {
                 Ok(output) if output.status.success() => {}
-                Ok(output) => return Err(refused(&arguments.join(" "), &String::from_utf8_lossy(&output.stderr))),
+                Ok(output) => {
+                    return Err(refused(
+                        &arguments.join(" "),
+                        &String::from_utf8_lossy(&output.stderr),
+                    ));
+                }
                 Err(error) => return Err(refused(&arguments.join(" "), &error.to_string())),
             }
         }
@@ -108,18 +116,17 @@ impl BuildGroup {
         Ok(plan)
     }
 
-    /// Steps that run now: their groups' names.
-    pub fn steps(&self) -> Vec<String> {
-        subdirectories(&self.hierarchy.step_directory(&self.name))
-            .iter()
-            .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
-            .filter(|step| self.has_members(step))
-            .collect()
+    /// Whether a step of this scope has processes. A scope is a name below the group: `canary`, a service's id.
+    pub fn is_busy(&self, scope: &str) -> bool {
+        !members(&self.hierarchy.scope_directory(&self.name, scope)).is_empty()
     }
 
-    fn has_members(&self, step: &str) -> bool {
-        let directory = self.hierarchy.step_directory(&self.name).join(step);
-        !members(&directory).is_empty()
+    /// Kills every process of this scope's steps, once.
+    pub fn kill(&self, scope: &str) {
+        for process in members(&self.hierarchy.scope_directory(&self.name, scope)) {
+            // One that ended meanwhile is what is wanted.
+            let _ = kill_process(process, Signal::KILL);
+        }
     }
 
     /// Counts the processes that the kernel killed for memory from now on.
@@ -158,7 +165,9 @@ impl BuildGroup {
 /// Processes in a group and all below it.
 fn members(directory: &Path) -> Vec<Pid> {
     let own = std::fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
-    let own = own.lines().filter_map(|line| Pid::from_raw(line.trim().parse().ok()?));
+    let own = own
+        .lines()
+        .filter_map(|line| Pid::from_raw(line.trim().parse().ok()?));
     own.chain(subdirectories(directory).iter().flat_map(|below| members(below)))
         .collect()
 }

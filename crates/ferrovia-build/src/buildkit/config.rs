@@ -44,9 +44,8 @@ pub struct Upstream {
 
 /// How long what was not used is kept at least, as the daemon writes times.
 const KEEP_SOURCES: &str = "168h";
-/// How many ended builds the daemon remembers, and how long in seconds: enough to see that a cancelled one ended.
-const HISTORY_ENTRIES: u32 = 20;
-const HISTORY_AGE_S: u32 = 600;
+/// Builds that the daemon remembers: none, since it would keep their logs as they were written, secrets and all.
+const HISTORY_ENTRIES: u32 = 0;
 /// How long signing in to a registry may take.
 const AUTH_TIMEOUT: &str = "30s";
 
@@ -93,7 +92,6 @@ struct Enabled {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct History {
-    max_age: u32,
     max_entries: u32,
 }
 
@@ -168,10 +166,11 @@ impl DaemonConfig<'_> {
             otel: Otel {
                 socket_path: directory.join("otel.sock"),
             },
-            dns: Dns { nameservers: self.dns },
+            dns: Dns {
+                nameservers: self.dns,
+            },
             cdi: Switch { disabled: true },
             history: History {
-                max_age: HISTORY_AGE_S,
                 max_entries: HISTORY_ENTRIES,
             },
             worker: Worker {

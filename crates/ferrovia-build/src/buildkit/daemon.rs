@@ -6,6 +6,7 @@
 
 mod start;
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -27,6 +28,9 @@ use crate::launch::{ChildSpec, Launcher};
 
 /// How long the daemon stays without a build, in milliseconds.
 const IDLE_MS: u64 = 60_000;
+
+/// How long it may take until an end of the daemon is seen here, in milliseconds.
+const END_SEEN_MS: u64 = 1_000;
 
 /// What the daemon needs to know.
 #[derive(Debug, Clone)]
@@ -68,6 +72,8 @@ pub struct Buildkit {
     network: BuildNetwork,
     state: Mutex<State>,
     canary: StdMutex<Option<CanaryReport>>,
+    /// Builds that run, by scope.
+    scopes: StdMutex<HashMap<String, usize>>,
 }
 
 #[derive(Default)]
@@ -97,7 +103,11 @@ impl Running {
 
 impl Buildkit {
     /// A daemon that does not run yet. `registry` is served to it inside its network.
-    pub fn new(options: Options, launcher: Arc<dyn Launcher>, registry: Router) -> Result<Arc<Self>, BuildError> {
+    pub fn new(
+        options: Options,
+        launcher: Arc<dyn Launcher>,
+        registry: Router,
+    ) -> Result<Arc<Self>, BuildError> {
         let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let systemd = Path::new("/run/systemd/system").is_dir();
         let hierarchy = super::cgroup::Hierarchy::detect(&mountinfo, systemd).ok_or_else(|| BuildError {
@@ -116,6 +126,7 @@ impl Buildkit {
             registry,
             state: Mutex::default(),
             canary: StdMutex::default(),
+            scopes: StdMutex::default(),
         }))
     }
 
@@ -262,9 +273,25 @@ impl Lease {
         let _ = ended.wait_for(|ended| *ended).await;
     }
 
-    /// Whether nobody else builds.
-    pub(super) async fn is_alone(&self) -> bool {
-        !self.0.counted || self.0.kit.state.lock().await.users <= 1
+    /// Whether the daemon ended or is about to be seen as ended.
+    pub(super) async fn ends_soon(&self) -> bool {
+        let soon = Duration::from_millis(END_SEEN_MS);
+        tokio::time::timeout(soon, self.ended()).await.is_ok()
+    }
+
+    /// What BuildKit is told as the parent of control groups.
+    pub(super) fn cgroup_parent(&self) -> &str {
+        &self.0.plan.parent
+    }
+
+    /// Counts a build of this scope until it is dropped.
+    pub(super) fn enter_scope(&self, scope: &str) -> ScopeUse {
+        let mut scopes = self.0.kit.scopes.lock().unwrap_or_else(PoisonError::into_inner);
+        *scopes.entry(scope.to_owned()).or_default() += 1;
+        ScopeUse {
+            kit: Arc::clone(&self.0.kit),
+            scope: scope.to_owned(),
+        }
     }
 
     /// The control group of builds.
@@ -290,6 +317,37 @@ impl Lease {
         spec.env.extend(held.kit.environment());
         spec.cgroups = held.plan.daemon.clone();
         held.kit.launcher.command(&spec)
+    }
+}
+
+/// A build of a scope that runs.
+pub(super) struct ScopeUse {
+    kit: Arc<Buildkit>,
+    scope: String,
+}
+
+impl ScopeUse {
+    /// Whose steps they are.
+    pub(super) fn scope(&self) -> &str {
+        &self.scope
+    }
+
+    /// Whether no other build has this scope.
+    pub(super) fn is_alone(&self) -> bool {
+        let scopes = self.kit.scopes.lock().unwrap_or_else(PoisonError::into_inner);
+        scopes.get(&self.scope).is_none_or(|builds| *builds <= 1)
+    }
+}
+
+impl Drop for ScopeUse {
+    fn drop(&mut self) {
+        let mut scopes = self.kit.scopes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(builds) = scopes.get_mut(&self.scope) {
+            *builds -= 1;
+            if *builds == 0 {
+                scopes.remove(&self.scope);
+            }
+        }
     }
 }
 

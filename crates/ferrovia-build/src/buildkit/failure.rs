@@ -13,8 +13,13 @@ use crate::BuildError;
 pub enum SolveError {
     /// A step ended badly.
     Step(StepFailure),
-    /// BuildKit refused the build before or between steps.
-    Refused(String),
+    /// BuildKit refused the build before or between commands.
+    Refused {
+        /// Its words.
+        words: String,
+        /// The step that it was at, when it was one.
+        step: Option<String>,
+    },
     /// It took too long.
     TimedOut {
         /// The bound.
@@ -58,19 +63,18 @@ const MAX_WORDS: usize = 300;
 
 impl SolveError {
     /// From what `buildctl` wrote beside progress, and the step that failed.
-    pub(super) fn from_words(words: &[String], failed: Option<&FailedStep>, killed: bool, reached_limit: bool) -> Self {
+    pub(super) fn from_words(
+        words: &[String],
+        failed: Option<&FailedStep>,
+        killed: bool,
+        reached_limit: bool,
+    ) -> Self {
         let said = words
             .iter()
             .rev()
             .find_map(|line| line.strip_prefix("error: "))
             .or_else(|| words.last().map(String::as_str))
             .unwrap_or("it did not say why");
-        if ["transport is closing", "connection refused", "error reading from server", "Unavailable desc"]
-            .iter()
-            .any(|sign| said.contains(sign))
-        {
-            return Self::DaemonDied;
-        }
         match failed {
             Some(step) if step.step.is_some() && step.error.contains("did not complete successfully") => {
                 Self::Step(StepFailure {
@@ -83,7 +87,10 @@ impl SolveError {
                     reached_limit,
                 })
             }
-            _ => Self::Refused(said.trim_start_matches("failed to solve: ").to_owned()),
+            _ => Self::Refused {
+                words: said.trim_start_matches("failed to solve: ").to_owned(),
+                step: failed.and_then(|failed| failed.step.clone()),
+            },
         }
     }
 
@@ -96,18 +103,23 @@ impl SolveError {
     pub fn into_build_error(self) -> BuildError {
         let (report, class) = match self {
             Self::Step(step) => step.report(),
-            Self::Refused(words) => refused(&words),
+            Self::Refused { words, step } => refused(&words, step.as_deref()),
             Self::TimedOut { after, step } => {
                 let minutes = after.as_secs().div_ceil(60);
                 let at = step.map(|step| format!(" at `{step}`")).unwrap_or_default();
-                let report = Report::new("build_timeout", format!("the build took longer than {minutes} min{at}"));
+                let report = Report::new(
+                    "build_timeout",
+                    format!("the build took longer than {minutes} min{at}"),
+                );
                 let hint = "look in the log at what it waits for; a build that needs longer needs a larger time limit";
                 (report.with_hint(hint), Class::Limit)
             }
             Self::DiskFull => (
-                Report::new("build_disk_full", "the disk of this machine is nearly full, so the build was not done").with_hint(
-                    "free space on the disk: `ferroviad doctor` says what takes how much",
-                ),
+                Report::new(
+                    "build_disk_full",
+                    "the disk of this machine is nearly full, so the build was not done",
+                )
+                .with_hint("free space on the disk: `ferroviad doctor` says what takes how much"),
                 Class::Limit,
             ),
             Self::DaemonDied => (
@@ -116,11 +128,17 @@ impl SolveError {
                 Class::Transient,
             ),
             Self::Daemon(what) => (
-                Report::new("buildkit_failed", format!("the build daemon gave an answer that makes no sense: {what}")),
+                Report::new(
+                    "buildkit_failed",
+                    format!("the build daemon gave an answer that makes no sense: {what}"),
+                ),
                 Class::Bug,
             ),
             Self::Start(error) => (
-                Report::new("buildkit_failed", format!("the build could not be started ({error})")),
+                Report::new(
+                    "buildkit_failed",
+                    format!("the build could not be started ({error})"),
+                ),
                 Class::Unavailable,
             ),
         };
@@ -135,7 +153,9 @@ impl StepFailure {
         let was_killed = self.exit_code == Some(KILLED);
         let says_killed = self.log.iter().rev().take(20).any(|line| {
             let line = line.trim_end();
-            line.ends_with("Killed") || line.contains("signal: 9, SIGKILL") || line.contains("Killed signal terminated")
+            line.ends_with("Killed")
+                || line.contains("signal: 9, SIGKILL")
+                || line.contains("Killed signal terminated")
                 || line.contains("JavaScript heap out of memory")
         });
         (self.killed && (was_killed || says_killed)) || (was_killed && self.reached_limit)
@@ -152,23 +172,36 @@ impl StepFailure {
         } else {
             match self.exit_code {
                 Some(code) => Report::new("build_failed", format!("`{step}` ended with exit code {code}")),
-                None => Report::new("build_failed", format!("`{step}` failed: {}", clipped(&self.error))),
+                None => Report::new(
+                    "build_failed",
+                    format!("`{step}` failed: {}", clipped(&self.error)),
+                ),
             }
             .with_hint(match &self.command {
-                Some(command) => format!("the last lines of the log say why; the command was `{}`", clipped(command)),
+                Some(command) => format!(
+                    "the last lines of the log say why; the command was `{}`",
+                    clipped(command)
+                ),
                 None => "the last lines of the log say why".to_owned(),
             })
         };
-        let class = if report.code == "build_failed" { Class::Invalid } else { Class::Limit };
+        let class = if report.code == "build_failed" {
+            Class::Invalid
+        } else {
+            Class::Limit
+        };
         (report.with_log(self.log), class)
     }
 }
 
 /// Failures before any step ran, by what BuildKit says.
-fn refused(words: &str) -> (Report, Class) {
+fn refused(words: &str, step: Option<&str>) -> (Report, Class) {
     let has = |text: &str| words.contains(text);
     if has("dockerfile parse error") || has("unknown instruction") || has("failed to parse stage name") {
-        let report = Report::new("dockerfile_invalid", format!("the Dockerfile is not valid: {}", clipped(words)));
+        let report = Report::new(
+            "dockerfile_invalid",
+            format!("the Dockerfile is not valid: {}", clipped(words)),
+        );
         return (report.with_hint("correct the line that is named"), Class::Invalid);
     }
     if has("target stage") && has("could not be found") {
@@ -177,29 +210,49 @@ fn refused(words: &str) -> (Report, Class) {
         return (report.with_hint(hint), Class::Invalid);
     }
     if has("failed to read dockerfile") || has("no such file or directory") && has("Dockerfile") {
-        let report = Report::new("dockerfile_missing", "there is no Dockerfile where the settings say");
-        let hint = "check the root directory and the path of the Dockerfile, and that no ignore file leaves it out";
+        let report = Report::new(
+            "dockerfile_missing",
+            "there is no Dockerfile where the settings say",
+        );
+        let hint =
+            "check the root directory and the path of the Dockerfile, and that no ignore file leaves it out";
         return (report.with_hint(hint), Class::Invalid);
     }
-    if has("failed to resolve source metadata") || has("failed to do request") || has("docker-image://") {
+    if has("no space left on device") || has("507 Insufficient Storage") {
+        let BuildError { report, class } = SolveError::DiskFull.into_build_error();
+        return (report, class);
+    }
+    if has("failed to push") {
+        let message = format!("the image could not be kept: {}", clipped(words));
+        let report =
+            Report::new("buildkit_failed", message).with_hint("deploy again; see `ferroviad doctor`");
+        return (report, Class::Transient);
+    }
+    if has("failed to resolve source metadata") || has("docker-image://") {
         return base_image(words);
     }
     if has("failed to calculate checksum") || has("failed to compute cache key") {
         let path = between(words, "\"/", "\"").unwrap_or_default();
-        let report = Report::new("build_file_missing", format!("`{path}`, which the Dockerfile copies, is not in the source"));
+        let report = Report::new(
+            "build_file_missing",
+            format!("`{path}`, which the Dockerfile copies, is not in the source"),
+        );
         let hint = "check the path; files that `.gitignore` or `.dockerignore` name are not uploaded";
         return (report.with_hint(hint), Class::Invalid);
     }
     if has("secret") && has("not found") {
-        let report = Report::new("build_secret_missing", format!("a secret that the build needs is not set: {}", clipped(words)));
+        let report = Report::new(
+            "build_secret_missing",
+            format!("a secret that the build needs is not set: {}", clipped(words)),
+        );
         let hint = "set a variable of that name: `ferrovia variables set NAME=VALUE`";
         return (report.with_hint(hint), Class::Invalid);
     }
-    if has("no space left on device") {
-        let BuildError { report, class } = SolveError::DiskFull.into_build_error();
-        return (report, class);
-    }
-    (Report::new("build_failed", format!("the build failed: {}", clipped(words))), Class::Invalid)
+    let report = match step {
+        Some(step) => Report::new("build_failed", format!("`{step}` failed: {}", clipped(words))),
+        None => Report::new("build_failed", format!("the build failed: {}", clipped(words))),
+    };
+    (report, Class::Invalid)
 }
 
 fn base_image(words: &str) -> (Report, Class) {
@@ -208,26 +261,47 @@ fn base_image(words: &str) -> (Report, Class) {
     let image = image.trim_start_matches("docker-image://");
     let report = |code: &str, what: &str| Report::new(code, format!("the base image `{image}` {what}"));
     if has("source") && has("denied by policy") {
-        let hint = "images of other projects are closed; start from a public image or from one of this project";
-        return (report("base_image_denied", "may not be used").with_hint(hint), Class::Denied);
+        let hint =
+            "images of other projects are closed; start from a public image or from one of this project";
+        return (
+            report("base_image_denied", "may not be used").with_hint(hint),
+            Class::Denied,
+        );
     }
-    if has("no such host") || has("i/o timeout") || has("connection refused") || has("no route to host")
-        || has("network is unreachable") || has("context deadline exceeded") || has("certificate")
+    if has("no such host")
+        || has("i/o timeout")
+        || has("connection refused")
+        || has("no route to host")
+        || has("network is unreachable")
+        || has("context deadline exceeded")
+        || has("certificate")
     {
         let hint = "this machine does not reach that registry: set a mirror for it, or start from an image that the \
                     platform makes itself (`debian:trixie`, `node:20`, `python:3.13`)";
-        return (report("base_image_unreachable", "cannot be fetched").with_hint(hint), Class::Transient);
+        return (
+            report("base_image_unreachable", "cannot be fetched").with_hint(hint),
+            Class::Transient,
+        );
     }
     if has("401") || has("403") || has("authorization failed") || has("access denied") || has("denied:") {
         let hint = "its registry wants a login: add pull credentials for it, and check the name";
-        return (report("base_image_denied", "is not public").with_hint(hint), Class::Denied);
+        return (
+            report("base_image_denied", "is not public").with_hint(hint),
+            Class::Denied,
+        );
     }
     if has("not found") || has("manifest unknown") {
         let hint = "check its name and tag in the `FROM` line";
-        return (report("base_image_not_found", "does not exist").with_hint(hint), Class::Invalid);
+        return (
+            report("base_image_not_found", "does not exist").with_hint(hint),
+            Class::Invalid,
+        );
     }
     let report = report("base_image_unreachable", "cannot be fetched");
-    (report.with_hint(format!("its registry said: {}", clipped(words))), Class::Transient)
+    (
+        report.with_hint(format!("its registry said: {}", clipped(words))),
+        Class::Transient,
+    )
 }
 
 fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
@@ -238,7 +312,9 @@ fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
 /// BuildKit quotes commands as Go does; people wrote them without a shell in front.
 fn unquoted(command: &str) -> String {
     let command = command.replace("\\\"", "\"").replace("\\\\", "\\");
-    command.strip_prefix("/bin/sh -c ").map_or(command.clone(), str::to_owned)
+    command
+        .strip_prefix("/bin/sh -c ")
+        .map_or(command.clone(), str::to_owned)
 }
 
 fn exit_code(error: &str) -> Option<i32> {
@@ -268,42 +344,95 @@ mod tests {
     fn code(words: &str, failed: Option<&FailedStep>, killed: bool, reached_limit: bool) -> (String, Class) {
         let error = SolveError::from_words(&[format!("error: {words}")], failed, killed, reached_limit);
         let BuildError { report, class } = error.into_build_error();
-        assert!(report.hint.is_some() || report.code == "build_failed", "{report:?}");
+        assert!(
+            report.hint.is_some() || report.code == "build_failed",
+            "{report:?}"
+        );
         (report.code, class)
     }
 
     #[test]
     fn steps_that_end_badly() {
-        let exit = |code: i32| format!("process \"/bin/sh -c make \\\"x\\\"\" did not complete successfully: exit code: {code}");
+        let exit = |code: i32| {
+            format!("process \"/bin/sh -c make \\\"x\\\"\" did not complete successfully: exit code: {code}")
+        };
         let failed = step(&exit(2), &["cc: error"]);
         let error = SolveError::from_words(&["error: failed to solve".into()], Some(&failed), false, false);
         let BuildError { report, class } = error.into_build_error();
         assert_eq!(report.message, "`[2/3] RUN make` ended with exit code 2");
-        assert_eq!(report.hint.unwrap(), "the last lines of the log say why; the command was `make \"x\"`");
-        assert_eq!((report.log.as_slice(), class), (["cc: error".to_owned()].as_slice(), Class::Invalid));
+        assert_eq!(
+            report.hint.unwrap(),
+            "the last lines of the log say why; the command was `make \"x\"`"
+        );
+        assert_eq!(
+            (report.log.as_slice(), class),
+            (["cc: error".to_owned()].as_slice(), Class::Invalid)
+        );
 
         let oom = ("build_out_of_memory".to_owned(), Class::Limit);
         let plain = ("build_failed".to_owned(), Class::Invalid);
         assert_eq!(code("x", Some(&step(&exit(137), &[])), false, true), oom);
         assert_eq!(code("x", Some(&step(&exit(137), &[])), false, false), plain);
-        assert_eq!(code("x", Some(&step(&exit(1), &["sh: 1: Killed"])), true, true), oom);
-        assert_eq!(code("x", Some(&step(&exit(101), &["(signal: 9, SIGKILL: kill)"])), true, true), oom);
+        assert_eq!(
+            code("x", Some(&step(&exit(1), &["sh: 1: Killed"])), true, true),
+            oom
+        );
+        assert_eq!(
+            code(
+                "x",
+                Some(&step(&exit(101), &["(signal: 9, SIGKILL: kill)"])),
+                true,
+                true
+            ),
+            oom
+        );
         assert_eq!(code("x", Some(&step(&exit(1), &["Killed"])), false, true), plain);
     }
 
     #[test]
     fn what_buildkit_refuses() {
         let cases = [
-            ("failed to solve: dockerfile parse error on line 2: unknown instruction: FORM", "dockerfile_invalid"),
-            ("failed to solve: target stage \"x\" could not be found", "dockerfile_invalid"),
-            ("failed to solve: failed to read dockerfile: open Dockerfile: no such file or directory", "dockerfile_missing"),
-            ("failed to solve: nope: failed to resolve source metadata for docker.io/library/nope:1: docker.io/library/nope:1: not found", "base_image_not_found"),
-            ("failed to solve: x: failed to resolve source metadata for docker.io/a/b:1: pull access denied, repository does not exist or may require authorization: server message: insufficient_scope: authorization failed", "base_image_denied"),
-            ("failed to solve: x: failed to resolve source metadata for docker.io/a/b:1: failed to do request: Head \"https://registry-1.docker.io\": dial tcp: lookup registry-1.docker.io: no such host", "base_image_unreachable"),
-            ("failed to solve: failed to compute cache key: failed to calculate checksum of ref x::y: \"/missing.txt\": not found", "build_file_missing"),
+            (
+                "failed to solve: dockerfile parse error on line 2: unknown instruction: FORM",
+                "dockerfile_invalid",
+            ),
+            (
+                "failed to solve: target stage \"x\" could not be found",
+                "dockerfile_invalid",
+            ),
+            (
+                "failed to solve: failed to read dockerfile: open Dockerfile: no such file or directory",
+                "dockerfile_missing",
+            ),
+            (
+                "failed to solve: nope: failed to resolve source metadata for docker.io/library/nope:1: docker.io/library/nope:1: not found",
+                "base_image_not_found",
+            ),
+            (
+                "failed to solve: x: failed to resolve source metadata for docker.io/a/b:1: pull access denied, repository does not exist or may require authorization: server message: insufficient_scope: authorization failed",
+                "base_image_denied",
+            ),
+            (
+                "failed to solve: x: failed to resolve source metadata for docker.io/a/b:1: failed to do request: Head \"https://registry-1.docker.io\": dial tcp: lookup registry-1.docker.io: no such host",
+                "base_image_unreachable",
+            ),
+            (
+                "failed to solve: failed to compute cache key: failed to calculate checksum of ref x::y: \"/missing.txt\": not found",
+                "build_file_missing",
+            ),
             ("failed to solve: secret TOKEN: not found", "build_secret_missing"),
-            ("failed to solve: write /x: no space left on device", "build_disk_full"),
-            ("failed to receive status: rpc error: code = Unavailable desc = error reading from server: EOF", "buildkit_failed"),
+            (
+                "failed to solve: write /x: no space left on device",
+                "build_disk_full",
+            ),
+            (
+                "failed to solve: failed to push 127.0.0.1:7071/apps/p/s:t: unexpected status: 500 Internal Server Error",
+                "buildkit_failed",
+            ),
+            (
+                "failed to solve: failed to push 127.0.0.1:7071/apps/p/s:t: unexpected status: 507 Insufficient Storage",
+                "build_disk_full",
+            ),
             ("failed to solve: something new", "build_failed"),
         ];
         for (words, expected) in cases {

@@ -143,7 +143,8 @@ impl BuildNetwork {
              ip saddr {range} oifname != \"{name}\" masquerade\n}}\n}}\n"
         );
         run("nft", &["-f", "-"], rules.as_bytes()).await?;
-        std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").map_err(|error| refused("ip_forward", &error.to_string()))?;
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")
+            .map_err(|error| refused("ip_forward", &error.to_string()))?;
         for rule in self.accepted() {
             let words: Vec<&str> = rule.iter().map(String::as_str).collect();
             let there = run("iptables", &[&["-w", "-C", "FORWARD"], &words[..]].concat(), b"").await;
@@ -192,7 +193,8 @@ impl BuildNetwork {
         let gateway = self.gateway().to_string();
         ip(&["netns", "add", name]).await?;
         ip(&[
-            "link", "add", &outer, "mtu", &mtu, "type", "veth", "peer", "name", UPLINK, "mtu", &mtu, "netns", name,
+            "link", "add", &outer, "mtu", &mtu, "type", "veth", "peer", "name", UPLINK, "mtu", &mtu, "netns",
+            name,
         ])
         .await?;
         ip(&["link", "set", &outer, "master", name, "up"]).await?;
@@ -244,13 +246,15 @@ impl BuildNetwork {
 pub fn listen(namespace: &Path, address: SocketAddr) -> std::io::Result<TcpListener> {
     let namespace = std::fs::File::open(namespace)?;
     // A thread of its own enters the namespace and ends: no other thread ever runs in there.
-    let thread = std::thread::Builder::new().name("build-net".into()).spawn(move || {
-        move_into_link_name_space(
-            std::os::fd::AsFd::as_fd(&namespace),
-            Some(LinkNameSpaceType::Network),
-        )?;
-        TcpListener::bind(address)
-    })?;
+    let thread = std::thread::Builder::new()
+        .name("build-net".into())
+        .spawn(move || {
+            move_into_link_name_space(
+                std::os::fd::AsFd::as_fd(&namespace),
+                Some(LinkNameSpaceType::Network),
+            )?;
+            TcpListener::bind(address)
+        })?;
     let listener = thread
         .join()
         .unwrap_or_else(|_| Err(std::io::Error::other("the thread that listens ended")))?;
@@ -335,6 +339,10 @@ mod tests {
         assert_eq!(range["rangeEnd"], "10.212.0.254");
         assert_eq!(plugin["mtu"], 1450);
         assert_eq!(plugin["ipMasq"], false);
-        assert!(network.rules().contains("ip daddr 10.212.0.0/24 ip daddr != 10.212.0.1 drop"));
+        assert!(
+            network
+                .rules()
+                .contains("ip daddr 10.212.0.0/24 ip daddr != 10.212.0.1 drop")
+        );
     }
 }

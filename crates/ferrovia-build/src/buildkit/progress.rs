@@ -73,6 +73,7 @@ struct WireStatus {
     current: u64,
     #[serde(default)]
     total: u64,
+    started: Option<Timestamp>,
     completed: Option<Timestamp>,
 }
 
@@ -174,17 +175,19 @@ impl Progress {
     }
 
     fn vertex(&mut self, wire: WireVertex, lines: &mut Vec<Line>) {
-        let vertex = self.vertices.entry(wire.digest).or_default();
+        let vertex = self.vertices.entry(wire.digest.clone()).or_default();
         if !wire.name.is_empty() {
             vertex.step = step_name(&wire.name);
         }
         let step = vertex.step.clone();
         let mut said = Vec::new();
-        if wire.started.is_some() && !vertex.began && !wire.cached {
+        // The push begins and ends several times; its parts are told instead.
+        let is_push = step.as_deref() == Some(text::PUSH);
+        if wire.started.is_some() && !vertex.began && !wire.cached && !is_push {
             vertex.began = true;
             said.push("started".to_owned());
         }
-        if wire.completed.is_some() && !vertex.ended && step.is_some() {
+        if wire.completed.is_some() && !vertex.ended && step.is_some() && !is_push {
             vertex.ended = true;
             let rest: Vec<String> = vertex.streams.values_mut().filter_map(Lines::rest).collect();
             for text in rest {
@@ -219,16 +222,22 @@ impl Progress {
             && let Some(step) = vertex.step.clone()
         {
             let text = wire.id.split(" with ").next().unwrap_or_default();
-            let text = text.split(" for ").next().unwrap_or_default().to_owned();
-            if !vertex.told.contains(&text) {
-                vertex.told.push(text.clone());
+            let text = text.split(" for ").next().unwrap_or_default();
+            if !vertex.told.iter().any(|told| told == text) {
+                vertex.told.push(text.to_owned());
+                let text = match took(wire.started, wire.completed) {
+                    Some(took) => format!("{text} took {took}"),
+                    None => text.to_owned(),
+                };
                 lines.push(self.line(Some(step), text));
             }
         }
     }
 
     fn log(&mut self, wire: &WireLog, lines: &mut Vec<Line>) {
-        let Ok(data) = STANDARD.decode(&wire.data) else { return };
+        let Ok(data) = STANDARD.decode(&wire.data) else {
+            return;
+        };
         let vertex = self.vertices.entry(wire.vertex.clone()).or_default();
         let whole = vertex.streams.entry(wire.stream).or_default().push(&data);
         let step = vertex.step.clone();
@@ -255,16 +264,19 @@ fn ending(wire: &WireVertex, vertex: &Vertex) -> String {
     if is_cancellation(&wire.error) {
         return "cancelled".to_owned();
     }
-    let took = match (wire.started, wire.completed) {
-        (Some(started), Some(completed)) => duration_for_people(completed.duration_since(started).as_millis()),
-        _ => "0 ms".to_owned(),
-    };
+    let took = took(wire.started, wire.completed).unwrap_or_else(|| "0 ms".to_owned());
     let fetched: u64 = vertex.fetched.values().sum();
     match (wire.error.is_empty(), fetched) {
         (false, _) => format!("failed after {took}"),
         (true, 0) => format!("done in {took}"),
         (true, bytes) => format!("fetched {} in {took}", bytes_for_people(bytes)),
     }
+}
+
+fn took(started: Option<Timestamp>, completed: Option<Timestamp>) -> Option<String> {
+    Some(duration_for_people(
+        completed?.duration_since(started?).as_millis(),
+    ))
 }
 
 fn is_cancellation(error: &str) -> bool {
@@ -312,13 +324,19 @@ mod tests {
             ]}),
         );
         let step = "[build 2/4] RUN npm ci";
-        assert_eq!(spoke, ["one", "two", "err ***", "half"].map(|text| format!("{step}: {text}")));
+        assert_eq!(
+            spoke,
+            ["one", "two", "err ***", "half"].map(|text| format!("{step}: {text}"))
+        );
         let ended = texts(
             &mut progress,
             json!({"vertexes": [{"digest": "a", "name": name, "started": "2026-01-01T00:00:00Z",
                                  "completed": "2026-01-01T00:00:02.5Z"}]}),
         );
-        assert_eq!(ended, ["done", "done in 2.5 s"].map(|text| format!("{step}: {text}")));
+        assert_eq!(
+            ended,
+            ["done", "done in 2.5 s"].map(|text| format!("{step}: {text}"))
+        );
     }
 
     #[test]
@@ -363,7 +381,10 @@ mod tests {
         let vertex = json!({"digest": "r", "name": "[3/3] RUN make", "started": "2026-01-01T00:00:00Z"});
         texts(&mut progress, json!({"vertexes": [vertex]}));
         let many: String = (0..80).map(|n| format!("line {n}\n")).collect();
-        texts(&mut progress, json!({"logs": [{"vertex": "r", "stream": 1, "data": encoded(&many)}]}));
+        texts(
+            &mut progress,
+            json!({"logs": [{"vertex": "r", "stream": 1, "data": encoded(&many)}]}),
+        );
         let mut failed = vertex.clone();
         failed["completed"] = json!("2026-01-01T00:00:03Z");
         failed["error"] = json!("process \"/bin/sh -c make\" did not complete successfully: exit code: 2");
@@ -373,6 +394,9 @@ mod tests {
         assert_eq!(lines.last().unwrap(), "[3/3] RUN make: failed after 3.0 s");
         let failed = progress.failed().unwrap();
         assert_eq!(failed.step.as_deref(), Some("[3/3] RUN make"));
-        assert_eq!((failed.log.len(), failed.log[0].as_str()), (TAIL_LINES, "line 30"));
+        assert_eq!(
+            (failed.log.len(), failed.log[0].as_str()),
+            (TAIL_LINES, "line 30")
+        );
     }
 }

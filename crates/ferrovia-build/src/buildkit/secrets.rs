@@ -73,7 +73,9 @@ impl Mask {
         let mut hidden: Vec<Secret> = secrets
             .into_iter()
             .flat_map(|secret| secret.expose().lines().map(str::trim))
-            .filter(|line| line.len() >= MIN_MASKED_BYTES && !line.bytes().all(|byte| byte.is_ascii_lowercase()))
+            .filter(|line| {
+                line.len() >= MIN_MASKED_BYTES && !line.bytes().all(|byte| byte.is_ascii_lowercase())
+            })
             .map(Secret::new)
             .collect();
         // The longest first: one may be part of another.
@@ -83,10 +85,12 @@ impl Mask {
 
     /// The line without them.
     pub fn apply(&self, line: String) -> String {
-        self.0.iter().fold(line, |line, secret| match line.contains(secret.expose()) {
-            true => line.replace(secret.expose(), MASK),
-            false => line,
-        })
+        self.0
+            .iter()
+            .fold(line, |line, secret| match line.contains(secret.expose()) {
+                true => line.replace(secret.expose(), MASK),
+                false => line,
+            })
     }
 }
 
@@ -101,7 +105,10 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let directory = SecretDirectory::create(&parent.path().join("secrets"), "b1").unwrap();
         let file = directory.write("0", &Secret::new("hunter2")).unwrap();
-        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            std::fs::metadata(&file).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         let mode = std::fs::metadata(directory.path()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
         drop(directory);
@@ -110,7 +117,13 @@ mod tests {
 
     #[test]
     fn values_are_taken_out_of_lines() {
-        let secrets = ["s3cr3t-value", "production", "short", "first line 1\nsecond line 2"].map(Secret::new);
+        let secrets = [
+            "s3cr3t-value",
+            "production",
+            "short",
+            "first line 1\nsecond line 2",
+        ]
+        .map(Secret::new);
         let mask = Mask::new(&secrets);
         let line = "a s3cr3t-value in production: short, second line 2".to_owned();
         assert_eq!(mask.apply(line), "a *** in production: short, ***");

@@ -13,14 +13,13 @@ use std::time::Duration;
 use ferrovia_core::secret::Secret;
 use futures_util::StreamExt;
 use serde::Deserialize;
-use tokio::process::Child;
 use tokio::time::Instant;
 use tokio_util::codec::{FramedRead, LinesCodec};
 
-pub use super::failure::{SolveError, StepFailure};
 use self::arguments::Files;
 use self::cancel::Running;
 use super::daemon::Lease;
+pub use super::failure::{SolveError, StepFailure};
 use super::progress::{Line, Progress};
 use super::secrets::{Mask, SecretDirectory};
 use crate::registry::Login;
@@ -43,6 +42,8 @@ const WORDS: usize = 40;
 pub struct Job {
     /// Tells this build from others: letters, digits and `-`.
     pub id: String,
+    /// Whose steps they are, for the control group and the cache: letters, digits and `-`.
+    pub scope: String,
     /// The directory that `COPY` sees.
     pub context: PathBuf,
     /// The directory that the Dockerfile is in.
@@ -82,9 +83,10 @@ pub struct OwnImages {
 
 impl Job {
     /// A build of a directory with a `Dockerfile`, with nothing else set.
-    pub fn new(id: String, directory: &Path) -> Self {
+    pub fn new(id: String, scope: &str, directory: &Path) -> Self {
         Self {
             id,
+            scope: scope.to_owned(),
             context: directory.to_owned(),
             dockerfile_directory: directory.to_owned(),
             dockerfile: "Dockerfile".to_owned(),
@@ -124,15 +126,21 @@ enum Ended {
 
 impl Job {
     /// Builds. Lines go to `sink` as they come.
-    pub async fn run(&self, lease: &Lease, mask: Mask, sink: &mut (dyn FnMut(Line) + Send)) -> Result<Solved, SolveError> {
+    pub async fn run(
+        &self,
+        lease: &Lease,
+        mask: Mask,
+        sink: &mut (dyn FnMut(Line) + Send),
+    ) -> Result<Solved, SolveError> {
         let kit = lease.kit();
         if free_bytes(&kit.options().data_directory) < START_FREE_BYTES {
             return Err(SolveError::DiskFull);
         }
-        let private = SecretDirectory::create(&kit.secret_directory(), &self.id).map_err(SolveError::Start)?;
+        let private =
+            SecretDirectory::create(&kit.secret_directory(), &self.id).map_err(SolveError::Start)?;
         let files = Files::write(self, &private).map_err(SolveError::Start)?;
         let watch = lease.group().oom_watch();
-        let mut command = lease.client(self.command_line(&files), private.path());
+        let mut command = lease.client(self.command_line(lease.cgroup_parent(), &files), private.path());
         let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -142,10 +150,12 @@ impl Job {
             .spawn()
             .map_err(SolveError::Start)?;
         // From here on, being dropped ends the build.
-        let mut running = Running::new(lease.clone(), self.id.clone(), child, private);
+        let mut running = Running::new(lease.clone(), &self.scope, child, private);
         let mut progress = Progress::new(mask);
         let mut words = Vec::new();
-        let ended = self.follow(lease, running.child(), &mut progress, &mut words, sink).await?;
+        let ended = self
+            .follow(lease, &mut running, &mut progress, &mut words, sink)
+            .await?;
         match ended {
             Ended::ByItself => {}
             Ended::TimedOut => {
@@ -164,17 +174,29 @@ impl Job {
                 return Err(SolveError::DaemonDied);
             }
         }
-        let status = running.child().wait().await.map_err(SolveError::Start)?;
+        let status = running.wait().await.map_err(SolveError::Start)?;
         let killed = watch.killed() > 0;
         let reached_limit = watch.reached_limit();
         let metadata = std::fs::read(&files.metadata).unwrap_or_default();
         running.disarm();
         if !status.success() {
-            return Err(SolveError::from_words(&words, progress.failed(), killed, reached_limit));
+            if says_contact_was_lost(&words) && lease.ends_soon().await {
+                return Err(SolveError::DaemonDied);
+            }
+            return Err(SolveError::from_words(
+                &words,
+                progress.failed(),
+                killed,
+                reached_limit,
+            ));
         }
-        let digest = serde_json::from_slice::<Metadata>(&metadata).ok().and_then(|metadata| metadata.digest);
+        let digest = serde_json::from_slice::<Metadata>(&metadata)
+            .ok()
+            .and_then(|metadata| metadata.digest);
         match (&self.output, digest) {
-            (Some(_), None) => Err(SolveError::Daemon("it did not say which image it pushed".to_owned())),
+            (Some(_), None) => Err(SolveError::Daemon(
+                "it did not say which image it pushed".to_owned(),
+            )),
             (_, digest) => Ok(Solved { digest }),
         }
     }
@@ -182,15 +204,12 @@ impl Job {
     async fn follow(
         &self,
         lease: &Lease,
-        child: &mut Child,
+        running: &mut Running,
         progress: &mut Progress,
         words: &mut Vec<String>,
         sink: &mut (dyn FnMut(Line) + Send),
     ) -> Result<Ended, SolveError> {
-        let stderr = child
-            .stderr
-            .take()
-            .ok_or_else(|| SolveError::Start(std::io::Error::other("no stream of progress")))?;
+        let stderr = running.take_words().map_err(SolveError::Start)?;
         let mut lines = FramedRead::new(stderr, LinesCodec::new_with_max_length(MAX_PROGRESS_BYTES));
         let deadline = tokio::time::sleep_until(Instant::now() + self.timeout);
         let mut look = tokio::time::interval(Duration::from_millis(DISK_EVERY_MS));
@@ -219,6 +238,20 @@ impl Job {
             }
         }
     }
+}
+
+/// Whether the client's words are those of one whose daemon may be gone; a step's own network says similar things.
+fn says_contact_was_lost(words: &[String]) -> bool {
+    let signs = [
+        "Unavailable",
+        "transport is closing",
+        "EOF",
+        "connection refused",
+        "reset by peer",
+    ];
+    words
+        .iter()
+        .any(|line| signs.iter().any(|sign| line.contains(sign)))
 }
 
 /// Free space where a directory is, in bytes; what cannot be asked is not in the way.

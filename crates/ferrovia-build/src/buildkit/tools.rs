@@ -35,7 +35,10 @@ const SYSTEM_DIRECTORIES: [&str; 4] = ["/usr/local/sbin", "/usr/local/bin", "/us
 impl Tools {
     /// Looks in `directories`, then in `path` (a `PATH`).
     pub fn find(directories: &[PathBuf], path: &str) -> Result<Self, BuildError> {
-        let places = directories.iter().cloned().chain(path.split(':').map(PathBuf::from));
+        let places = directories
+            .iter()
+            .cloned()
+            .chain(path.split(':').map(PathBuf::from));
         for place in places {
             let tools = Self {
                 buildkitd: place.join("buildkitd"),
@@ -59,11 +62,18 @@ impl Tools {
 /// The first of the programs that building needs and that is not there, with the remedy.
 pub fn missing_program(path: &str) -> Option<Report> {
     let directories: Vec<&str> = path.split(':').chain(SYSTEM_DIRECTORIES).collect();
-    let there = |program: &str| directories.iter().any(|place| is_program(&Path::new(place).join(program)));
+    let there = |program: &str| {
+        directories
+            .iter()
+            .any(|place| is_program(&Path::new(place).join(program)))
+    };
     let (program, package) = NEEDED.into_iter().find(|(program, _)| !there(program))?;
     Some(
-        Report::new("build_tool_missing", format!("`{program}` was not found, so nothing can be built"))
-            .with_hint(format!("install it: `apt-get install {package}`")),
+        Report::new(
+            "build_tool_missing",
+            format!("`{program}` was not found, so nothing can be built"),
+        )
+        .with_hint(format!("install it: `apt-get install {package}`")),
     )
 }
 
@@ -83,7 +93,12 @@ mod tests {
         let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let make = |directory: &Path, name: &str| {
             let mut options = std::fs::OpenOptions::new();
-            options.create(true).write(true).mode(0o755).open(directory.join(name)).unwrap();
+            options
+                .create(true)
+                .write(true)
+                .mode(0o755)
+                .open(directory.join(name))
+                .unwrap();
         };
         make(first.path(), "buildkitd");
         let path = second.path().to_str().unwrap();

@@ -302,6 +302,20 @@ impl Store {
         Ok(stored)
     }
 
+    /// Whether an image is here whole: its manifest and every blob, with the size that the manifest says.
+    pub async fn holds_image(&self, repository: &Repository, digest: Digest) -> Result<bool, Error> {
+        let Some(stored) = self.find_manifest(repository, &Reference::Digest(digest)).await? else {
+            return Ok(false);
+        };
+        let manifest = Manifest::parse(stored.media_type, &stored.bytes)?;
+        for blob in manifest.blobs() {
+            if self.find_blob(repository, blob.digest).await? != Some(blob.size) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Takes a manifest and the tags that lead to it out of a repository; its blobs go with the next collection.
     /// One that is gone is success: false.
     pub async fn delete_manifest(&self, repository: &Repository, digest: Digest) -> Result<bool, Error> {

@@ -6,8 +6,8 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{Hierarchy, read_number, subdirectories};
@@ -19,7 +19,6 @@ const LOOK_EVERY_MS: u64 = 200;
 #[derive(Debug)]
 pub struct OomWatch {
     killed: Arc<AtomicU64>,
-    limit_hits: u64,
     hierarchy: Hierarchy,
     name: String,
     task: tokio::task::JoinHandle<()>,
@@ -37,7 +36,6 @@ impl OomWatch {
             }
         });
         Self {
-            limit_hits: limit_hits(&hierarchy, &name),
             killed,
             hierarchy,
             name,
@@ -50,9 +48,9 @@ impl OomWatch {
         self.killed.load(Ordering::Relaxed)
     }
 
-    /// Whether the limit was reached since the beginning: needed for a kill, and common without one.
+    /// Whether the limit was ever reached: needed for a kill, and common without one, since files are counted too.
     pub fn reached_limit(&self) -> bool {
-        limit_hits(&self.hierarchy, &self.name) > self.limit_hits
+        reached_limit(&self.hierarchy, &self.name)
     }
 }
 
@@ -62,12 +60,17 @@ impl Drop for OomWatch {
     }
 }
 
-/// How often the group as a whole ran into its limit.
-fn limit_hits(hierarchy: &Hierarchy, name: &str) -> u64 {
+/// Whether the group as a whole was at its limit since it was made. Kernels count failures to get memory in version 1
+/// or do not; the largest use is there in all of them, and ends some pages below the limit.
+fn reached_limit(hierarchy: &Hierarchy, name: &str) -> bool {
     let top = hierarchy.top(name);
     match hierarchy {
-        Hierarchy::V1 { .. } => read_number(&top.join("memory.failcnt")).unwrap_or(0),
-        Hierarchy::V2 { .. } => counter(&top.join("memory.events"), "max"),
+        Hierarchy::V1 { .. } => {
+            let used = read_number(&top.join("memory.max_usage_in_bytes")).unwrap_or(0);
+            let limit = read_number(&top.join("memory.limit_in_bytes")).unwrap_or(u64::MAX);
+            used >= limit - limit / 50
+        }
+        Hierarchy::V2 { .. } => counter(&top.join("memory.events"), "max ") > 0,
     }
 }
 
@@ -148,13 +151,17 @@ mod tests {
         let tree = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(tree.path().join("b")).unwrap();
         let events = tree.path().join("b/memory.events");
-        std::fs::write(&events, "low 0\nhigh 0\nmax 7\noom 3\noom_kill 3\noom_group_kill 0\n").unwrap();
+        std::fs::write(
+            &events,
+            "low 0\nhigh 0\nmax 7\noom 3\noom_kill 3\noom_group_kill 0\n",
+        )
+        .unwrap();
         let hierarchy = Hierarchy::V2 {
             root: tree.path().into(),
             systemd: false,
         };
         let mut counts = Counts::begin(&hierarchy, "b");
-        assert_eq!(limit_hits(&hierarchy, "b"), 7);
+        assert!(reached_limit(&hierarchy, "b"));
         std::fs::write(&events, "max 9\noom_kill 5\n").unwrap();
         assert_eq!(counts.look(&hierarchy, "b"), 2);
     }

@@ -80,7 +80,9 @@ impl Hierarchy {
         let mut unified = None;
         let mut trees: Vec<(PathBuf, &str)> = Vec::new();
         for line in mountinfo.lines() {
-            let Some((head, tail)) = line.split_once(" - ") else { continue };
+            let Some((head, tail)) = line.split_once(" - ") else {
+                continue;
+            };
             let mount = head.split(' ').nth(4).unwrap_or_default().replace("\\040", " ");
             let mut fields = tail.splitn(3, ' ');
             match (fields.next(), fields.nth(1)) {
@@ -97,7 +99,9 @@ impl Hierarchy {
         };
         if let (Some(memory), Some(cpu), Some(pids)) = (with("memory"), with("cpu"), with("pids")) {
             let others = trees.iter().map(|(mount, _)| mount.clone()).chain(unified);
-            let others = others.filter(|mount| ![&memory, &cpu, &pids].contains(&mount)).collect();
+            let others = others
+                .filter(|mount| ![&memory, &cpu, &pids].contains(&mount))
+                .collect();
             return Some(Self::V1 {
                 memory,
                 cpu,
@@ -134,11 +138,11 @@ impl Hierarchy {
         }
     }
 
-    /// Where BuildKit makes the groups of steps.
-    pub(super) fn step_directory(&self, name: &str) -> PathBuf {
+    /// The group of a scope's steps.
+    pub(super) fn scope_directory(&self, name: &str, scope: &str) -> PathBuf {
         match self {
-            Self::V1 { .. } => self.top(name).join("buildkit"),
-            Self::V2 { .. } => self.top(name).join("steps/buildkit"),
+            Self::V1 { .. } => self.top(name).join(scope),
+            Self::V2 { .. } => self.top(name).join("steps").join(scope),
         }
     }
 
@@ -158,7 +162,10 @@ fn plan_v1([memory, cpu, pids]: [PathBuf; 3], name: &str, limits: &BuildLimits) 
     let quota = limits
         .cpu_quota_millis
         .map_or(-1, |millis| i64::from(millis) * 100);
-    let daemon: Vec<PathBuf> = [&memory, &cpu, &pids].iter().map(|tree| tree.join("daemon")).collect();
+    let daemon: Vec<PathBuf> = [&memory, &cpu, &pids]
+        .iter()
+        .map(|tree| tree.join("daemon"))
+        .collect();
     GroupPlan {
         commands: Vec::new(),
         directories: daemon.clone(),
@@ -282,9 +289,15 @@ mod tests {
         let hierarchy = Hierarchy::detect(V1, true).unwrap();
         let plan = hierarchy.plan("ferrovia-builds", &LIMITS);
         assert_eq!(plan.commands, Vec::<Vec<String>>::new());
-        assert_eq!(value(&plan, "memory/ferrovia-builds/memory.limit_in_bytes"), Some("1073741824"));
+        assert_eq!(
+            value(&plan, "memory/ferrovia-builds/memory.limit_in_bytes"),
+            Some("1073741824")
+        );
         assert_eq!(value(&plan, "memory.memsw.limit_in_bytes"), Some("1073741824"));
-        assert_eq!(value(&plan, "cpu,cpuacct/ferrovia-builds/cpu.cfs_quota_us"), Some("150000"));
+        assert_eq!(
+            value(&plan, "cpu,cpuacct/ferrovia-builds/cpu.cfs_quota_us"),
+            Some("150000")
+        );
         assert_eq!(value(&plan, "cpu.shares"), Some("512"));
         assert_eq!(plan.parent, "ferrovia-builds");
         let tops = hierarchy.tops("ferrovia-builds");
@@ -298,14 +311,23 @@ mod tests {
         let plan = hierarchy.plan("ferrovia-builds", &LIMITS);
         assert_eq!(value(&plan, "ferrovia-builds/cpu.max"), Some("150000 100000"));
         assert_eq!(value(&plan, "ferrovia-builds/memory.max"), Some("1073741824"));
-        assert_eq!(value(&plan, "ferrovia-builds/cgroup.subtree_control"), Some("+cpu +memory +pids"));
-        assert_eq!(plan.daemon, [PathBuf::from("/sys/fs/cgroup/ferrovia-builds/daemon")]);
+        assert_eq!(
+            value(&plan, "ferrovia-builds/cgroup.subtree_control"),
+            Some("+cpu +memory +pids")
+        );
+        assert_eq!(
+            plan.daemon,
+            [PathBuf::from("/sys/fs/cgroup/ferrovia-builds/daemon")]
+        );
         assert_eq!(plan.parent, "ferrovia-builds/steps");
         let unlimited = BuildLimits {
             cpu_quota_millis: None,
             ..LIMITS
         };
-        assert_eq!(value(&hierarchy.plan("b", &unlimited), "cpu.max"), Some("max 100000"));
+        assert_eq!(
+            value(&hierarchy.plan("b", &unlimited), "cpu.max"),
+            Some("max 100000")
+        );
     }
 
     #[test]
@@ -316,11 +338,18 @@ mod tests {
         assert_eq!(set[3], "ferrovia_builds.slice");
         assert!(set.contains(&"MemoryMax=1073741824".into()) && set.contains(&"CPUQuota=150%".into()));
         assert_eq!(plan.parent, "ferrovia_builds.slice/steps");
-        assert!(plan.writes.iter().all(|write| !write.path.ends_with("memory.max")));
+        assert!(
+            plan.writes
+                .iter()
+                .all(|write| !write.path.ends_with("memory.max"))
+        );
     }
 
     #[test]
     fn without_controllers_there_is_nothing() {
-        assert_eq!(Hierarchy::detect("24 1 8:1 / / rw - ext4 /dev/sda1 rw\n", false), None);
+        assert_eq!(
+            Hierarchy::detect("24 1 8:1 / / rw - ext4 /dev/sda1 rw\n", false),
+            None
+        );
     }
 }

@@ -73,9 +73,9 @@ impl Buildkit {
             ..self.options.limits
         };
         let plan = self.group.ensure(&limits).await?;
-        self.write_files(&plan.parent).await.map_err(|error| {
-            failed(format!("the build daemon's files cannot be written ({error})"))
-        })?;
+        self.write_files(&plan.parent)
+            .await
+            .map_err(|error| failed(format!("the build daemon's files cannot be written ({error})")))?;
         let mut child = self.spawn(&tools, &plan.daemon)?;
         if let Err(error) = self.wait_until_it_answers(&mut child).await {
             let _ = child.kill().await;
@@ -141,7 +141,10 @@ impl Buildkit {
         let conflist = run.join("cni.conflist");
         let text = self.network.conflist(&run.join("addresses")).to_string();
         durable::write(&conflist, text.as_bytes()).await?;
-        let names: String = dns.iter().map(|address| format!("nameserver {address}\n")).collect();
+        let names: String = dns
+            .iter()
+            .map(|address| format!("nameserver {address}\n"))
+            .collect();
         durable::write(&run.join("resolv.conf"), names.as_bytes()).await?;
         if let Some(file) = &self.options.extra_ca_file {
             let directory = self.certificate_directory();
@@ -170,9 +173,17 @@ impl Buildkit {
         let log = std::fs::File::create(self.log_file())
             .map_err(|error| failed(format!("the build daemon's log cannot be written ({error})")))?;
         let net = format!("--net={}", self.network.namespace().display());
-        let mut arguments: Vec<OsString> = [&net, "unshare", "--mount", "--propagation", "slave", "/bin/sh", "-c"]
-            .map(OsString::from)
-            .into();
+        let mut arguments: Vec<OsString> = [
+            &net,
+            "unshare",
+            "--mount",
+            "--propagation",
+            "slave",
+            "/bin/sh",
+            "-c",
+        ]
+        .map(OsString::from)
+        .into();
         arguments.extend([
             MOUNT_LINE.into(),
             "daemon".into(),
@@ -260,7 +271,8 @@ fn supervise(
 
 fn failed(message: String) -> BuildError {
     BuildError {
-        report: Report::new("buildkit_failed", message).with_hint("see `ferroviad doctor` and the build daemon's log"),
+        report: Report::new("buildkit_failed", message)
+            .with_hint("see `ferroviad doctor` and the build daemon's log"),
         class: Class::Unavailable,
     }
 }

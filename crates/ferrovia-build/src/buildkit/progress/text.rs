@@ -5,15 +5,26 @@ const MAX_LINE_BYTES: usize = 8 * 1024;
 /// Longest name of a step, in characters.
 const MAX_NAME_CHARS: usize = 120;
 
+/// The step that puts the image into the registry.
+pub(super) const PUSH: &str = "push";
+
 /// The name of a step for people; `None` for what BuildKit does for itself.
 pub fn step_name(vertex: &str) -> Option<String> {
     let vertex = vertex.trim();
-    let own = ["[internal]", "[auth]", "resolve image config", "resolve ", "load ", "importing ", "local://"];
+    let own = [
+        "[internal]",
+        "[auth]",
+        "resolve image config",
+        "resolve ",
+        "load ",
+        "importing ",
+        "local://",
+    ];
     if own.iter().any(|prefix| vertex.starts_with(prefix)) {
         return None;
     }
     if vertex.starts_with("exporting to") {
-        return Some("push".to_owned());
+        return Some(PUSH.to_owned());
     }
     let (label, rest) = match vertex.strip_prefix('[').and_then(|tail| tail.split_once("] ")) {
         Some((label, rest)) => (Some(label), rest),
@@ -22,7 +33,9 @@ pub fn step_name(vertex: &str) -> Option<String> {
     let (instruction, mut rest) = rest.split_once(' ').unwrap_or((rest, ""));
     rest = rest.trim_start();
     while let Some(flag) = rest.strip_prefix("--") {
-        let Some((_, tail)) = flag.split_once(' ') else { break };
+        let Some((_, tail)) = flag.split_once(' ') else {
+            break;
+        };
         rest = tail.trim_start();
     }
     let rest = match instruction {
@@ -135,8 +148,14 @@ mod tests {
         let cases = [
             ("[internal] load .dockerignore", None),
             ("resolve image config for docker-image://docker.io/x", None),
-            ("[1/2] FROM 127.0.0.1:7071/bases/node:20@sha256:00", Some("[1/2] FROM bases/node:20")),
-            ("[build 2/2] RUN --mount=a --network=none a   b\n c", Some("[build 2/2] RUN a b c")),
+            (
+                "[1/2] FROM 127.0.0.1:7071/bases/node:20@sha256:00",
+                Some("[1/2] FROM bases/node:20"),
+            ),
+            (
+                "[build 2/2] RUN --mount=a --network=none a   b\n c",
+                Some("[build 2/2] RUN a b c"),
+            ),
             ("[2/2] COPY --from=build /a /b", Some("[2/2] COPY /a /b")),
             ("exporting to image", Some("push")),
         ];

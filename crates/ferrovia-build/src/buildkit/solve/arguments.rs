@@ -26,7 +26,11 @@ impl Files {
     pub(super) fn write(job: &Job, private: &SecretDirectory) -> io::Result<Self> {
         let mut auths = serde_json::Map::new();
         for (registry, login) in &job.logins {
-            let key = if registry == "docker.io" { DOCKER_HUB_KEY } else { registry };
+            let key = if registry == "docker.io" {
+                DOCKER_HUB_KEY
+            } else {
+                registry
+            };
             auths.insert(key.to_owned(), json!({"auth": login.basic().expose()}));
         }
         let config = json!({"auths": auths}).to_string();
@@ -58,7 +62,7 @@ fn field(text: &str) -> String {
 
 impl Job {
     /// The arguments of `buildctl`, after its global ones.
-    pub(super) fn command_line(&self, files: &Files) -> Vec<OsString> {
+    pub(super) fn command_line(&self, cgroup_parent: &str, files: &Files) -> Vec<OsString> {
         let mut arguments = Vec::new();
         let mut flag = |name: &str, value: OsString| {
             arguments.push(OsString::from(name));
@@ -75,8 +79,10 @@ impl Job {
         flag("--local", path("context=", &self.context));
         flag("--local", path("dockerfile=", &self.dockerfile_directory));
         flag("--opt", format!("filename={}", self.dockerfile).into());
-        // Means nothing to the frontend; the daemon's list of builds shows it.
-        flag("--opt", format!("ferrovia={}", self.id).into());
+        flag(
+            "--opt",
+            format!("cgroup-parent={cgroup_parent}/{}", self.scope).into(),
+        );
         if let Some(target) = &self.target {
             flag("--opt", format!("target={target}").into());
         }
@@ -88,7 +94,10 @@ impl Job {
         }
         for (id, file) in &files.secrets {
             let source = field(&format!("src={}", file.display()));
-            flag("--secret", format!("{},{source}", field(&format!("id={id}"))).into());
+            flag(
+                "--secret",
+                format!("{},{source}", field(&format!("id={id}"))).into(),
+            );
         }
         if let Some(policy) = &files.policy {
             flag("--source-policy-file", policy.clone().into());
@@ -96,7 +105,10 @@ impl Job {
         if let Some(name) = &self.output {
             // Docker 20.10 knows no zstd, which bases may have: their layers are made anew then.
             let output = "type=image,push=true,oci-mediatypes=true,compression=gzip,force-compression=true";
-            flag("--output", format!("{output},{}", field(&format!("name={name}"))).into());
+            flag(
+                "--output",
+                format!("{output},{}", field(&format!("name={name}"))).into(),
+            );
         }
         if self.no_cache {
             arguments.push("--no-cache".into());
@@ -129,10 +141,13 @@ mod tests {
     fn secrets_are_in_private_files_and_never_in_arguments() {
         let place = tempfile::tempdir().unwrap();
         let private = SecretDirectory::create(place.path(), "b").unwrap();
-        let mut job = Job::new("b".into(), "/tree".as_ref());
+        let mut job = Job::new("b".into(), "s", "/tree".as_ref());
         job.secrets = vec![("TOKEN".into(), Secret::new("hunter2"))];
         job.arguments = vec![("MODE".into(), "a,b \"c\"".into())];
-        job.contexts = vec![("node:20".into(), "docker-image://127.0.0.1:7071/bases/node@sha256:0".into())];
+        job.contexts = vec![(
+            "node:20".into(),
+            "docker-image://127.0.0.1:7071/bases/node@sha256:0".into(),
+        )];
         job.output = Some("127.0.0.1:7071/apps/p/s:t".into());
         job.logins = vec![(
             "docker.io".into(),
@@ -146,12 +161,19 @@ mod tests {
             allowed: vec!["bases/".into()],
         });
         let files = Files::write(&job, &private).unwrap();
-        let line = job.command_line(&files);
-        let text: Vec<_> = line.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        let line = job.command_line("builds", &files);
+        let text: Vec<_> = line
+            .iter()
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect();
         assert_eq!(text[0], "build");
+        assert!(text.contains(&"cgroup-parent=builds/s".into()));
         assert!(text.contains(&"build-arg:MODE=a,b \"c\"".into()));
         assert!(text.iter().any(|word| word.starts_with("id=TOKEN,src=/")));
-        assert!(text.iter().all(|word| !word.contains("hunter2") && !word.contains("passw0rd")));
+        assert!(
+            text.iter()
+                .all(|word| !word.contains("hunter2") && !word.contains("passw0rd"))
+        );
         let config = std::fs::read_to_string(private.path().join("config.json")).unwrap();
         assert!(config.contains(DOCKER_HUB_KEY) && !config.contains("passw0rd"));
         let policy = std::fs::read_to_string(files.policy.unwrap()).unwrap();

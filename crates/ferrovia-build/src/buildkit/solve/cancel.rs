@@ -1,51 +1,57 @@
 //! Ending a build that is not wanted any more.
 
-use std::path::Path;
-use std::process::Stdio;
+use std::io;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use serde::Deserialize;
-use tokio::process::Child;
+use tokio::process::{Child, ChildStderr};
 use tokio::time::Instant;
 
-use crate::buildkit::daemon::Lease;
+use crate::buildkit::daemon::{Lease, ScopeUse};
 use crate::buildkit::secrets::SecretDirectory;
 
 /// How long the client may take to end when asked, in milliseconds.
 const CLIENT_TIMEOUT_MS: u64 = 2_000;
+/// How long a step may take to end, in milliseconds; then its processes are killed.
+const STEP_TIMEOUT_MS: u64 = 2_000;
 /// How long the daemon may take to stop the build, in milliseconds; then it is ended itself.
 const DAEMON_TIMEOUT_MS: u64 = 15_000;
 /// Time between two looks, in milliseconds.
-const LOOK_EVERY_MS: u64 = 100;
+const LOOK_EVERY_MS: u64 = 20;
 
 /// A build that runs; dropping it ends it.
 pub(super) struct Running(Option<Parts>);
 
 struct Parts {
     lease: Lease,
-    id: String,
+    scope: ScopeUse,
     child: Child,
-    /// Goes with the build.
+    #[expect(dead_code, reason = "goes with the build")]
     private: SecretDirectory,
 }
 
 impl Running {
-    pub(super) fn new(lease: Lease, id: String, child: Child, private: SecretDirectory) -> Self {
+    pub(super) fn new(lease: Lease, scope: &str, child: Child, private: SecretDirectory) -> Self {
         Self(Some(Parts {
+            scope: lease.enter_scope(scope),
             lease,
-            id,
             child,
             private,
         }))
     }
 
-    /// The client.
-    pub(super) fn child(&mut self) -> &mut Child {
+    /// The client's words; once.
+    pub(super) fn take_words(&mut self) -> io::Result<ChildStderr> {
+        let taken = self.0.as_mut().and_then(|parts| parts.child.stderr.take());
+        taken.ok_or_else(|| io::Error::other("the stream of progress is gone"))
+    }
+
+    /// Waits for the client's end.
+    pub(super) async fn wait(&mut self) -> io::Result<ExitStatus> {
         match &mut self.0 {
-            Some(parts) => &mut parts.child,
-            // Taken only by `end` and `disarm`, after which nobody asks.
-            None => unreachable!("the build has ended"),
+            Some(parts) => parts.child.wait().await,
+            None => Err(io::Error::other("the build has ended")),
         }
     }
 
@@ -83,57 +89,24 @@ impl Parts {
                 break;
             }
         }
-        let deadline = Instant::now() + Duration::from_millis(DAEMON_TIMEOUT_MS);
-        while !self.has_stopped().await {
-            if Instant::now() > deadline {
+        let began = Instant::now();
+        let (kill_after, end_after) = (STEP_TIMEOUT_MS, DAEMON_TIMEOUT_MS);
+        while !self.has_stopped() {
+            let waited = began.elapsed();
+            if waited > Duration::from_millis(end_after) {
                 self.lease.kit().restart().await;
                 return;
             }
+            if waited > Duration::from_millis(kill_after) {
+                self.lease.group().kill(self.scope.scope());
+            }
             tokio::time::sleep(Duration::from_millis(LOOK_EVERY_MS)).await;
         }
-        tracing::debug!(build = self.id, "the build daemon stopped a cancelled build");
     }
 
-    /// Whether the daemon has no such build in hand, and no step when there is no other build.
-    async fn has_stopped(&self) -> bool {
-        if self.lease.has_ended() {
-            return true;
-        }
-        is_over(&self.lease, &self.id, self.private.path()).await
-            && (!self.lease.is_alone().await || self.lease.group().steps().is_empty())
+    /// Whether no step of the build runs any more. Where another build of the same scope runs, steps cannot be told
+    /// apart; the daemon stops those of a client that is gone.
+    fn has_stopped(&self) -> bool {
+        self.lease.has_ended() || !self.scope.is_alone() || !self.lease.group().is_busy(self.scope.scope())
     }
-}
-
-#[derive(Deserialize)]
-struct Event {
-    record: Option<Record>,
-}
-
-#[derive(Deserialize)]
-struct Record {
-    #[serde(rename = "FrontendAttrs", default)]
-    attributes: std::collections::HashMap<String, String>,
-    #[serde(rename = "CompletedAt")]
-    completed: Option<serde_json::Value>,
-}
-
-/// Whether the daemon's list of builds has this one as ended, or not at all.
-async fn is_over(lease: &Lease, id: &str, config: &Path) -> bool {
-    let words = ["debug", "histories", "--format", "{{json .}}"];
-    let mut command = lease.client(words.map(Into::into).into(), config);
-    let output = command
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    let Ok(Ok(output)) = tokio::time::timeout(Duration::from_millis(CLIENT_TIMEOUT_MS), output).await else {
-        return false;
-    };
-    output.status.success()
-        && !String::from_utf8_lossy(&output.stdout)
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Event>(line).ok()?.record)
-            .any(|record| {
-                record.completed.is_none() && record.attributes.get("ferrovia").is_some_and(|found| found == id)
-            })
 }
