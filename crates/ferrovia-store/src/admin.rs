@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 use crate::db::Options;
 use crate::error::Error;
@@ -13,7 +13,7 @@ use crate::error::Error;
 /// # Errors
 /// [`Error::Refused`] when the user may not, [`Error::Unavailable`].
 pub async fn ensure_database(server: &Options, name: &str, template: Option<&str>) -> Result<(), Error> {
-    let mut conn = server.connect_options()?.connect().await?;
+    let mut conn = server.open().await?;
     let there: Option<i32> = sqlx::query_scalar("SELECT 1 FROM pg_database WHERE datname = $1")
         .bind(name)
         .fetch_optional(&mut conn)
@@ -34,7 +34,7 @@ pub async fn ensure_database(server: &Options, name: &str, template: Option<&str
 /// # Errors
 /// [`Error::Refused`] when the user may not, [`Error::Unavailable`].
 pub async fn drop_database(server: &Options, name: &str) -> Result<(), Error> {
-    let mut conn = server.connect_options()?.connect().await?;
+    let mut conn = server.open().await?;
     run(
         &mut conn,
         format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quoted(name)),

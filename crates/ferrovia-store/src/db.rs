@@ -27,6 +27,11 @@ pub const STATEMENT_TIMEOUT_MS: u64 = 15_000;
 pub const LOCK_TIMEOUT_MS: u64 = 5_000;
 /// Longest pause inside an open transaction, in milliseconds: nothing in it waits for anything but the database.
 pub const IDLE_IN_TRANSACTION_TIMEOUT_MS: u64 = 10_000;
+/// Longest time that a transaction's work, and its commit, may take each, in milliseconds. By this process' clock, for
+/// servers that are gone without a word.
+pub const TX_DEADLINE_MS: u64 = 60_000;
+/// Longest time to open a connection, in milliseconds.
+pub const CONNECT_TIMEOUT_MS: u64 = 10_000;
 /// An unused connection is closed after this time, in milliseconds: each costs the server memory.
 pub const IDLE_CONNECTION_MS: u64 = 60_000;
 /// A connection is closed at this age, in milliseconds: a backend's caches only grow.
@@ -41,6 +46,8 @@ pub struct Options {
     pub max_connections: u32,
     /// Shown in `pg_stat_activity`.
     pub application_name: String,
+    /// Longest time that a transaction's work, and its commit, may take each, in milliseconds.
+    pub tx_deadline_ms: u64,
 }
 
 impl Options {
@@ -50,6 +57,7 @@ impl Options {
             url: Secret::new(url),
             max_connections: 8,
             application_name: "ferrovia".to_owned(),
+            tx_deadline_ms: TX_DEADLINE_MS,
         }
     }
 
@@ -67,6 +75,18 @@ impl Options {
         self
     }
 
+    /// A connection outside the pool, for what is not bound by the pool's limits.
+    pub(crate) async fn open(&self) -> Result<PgConnection, Error> {
+        let options = self.connect_options()?;
+        let within = Duration::from_millis(CONNECT_TIMEOUT_MS);
+        match tokio::time::timeout(within, options.connect()).await {
+            Ok(connection) => Ok(connection?),
+            Err(_) => Err(Error::Unavailable(sqlx::Error::Io(
+                std::io::ErrorKind::TimedOut.into(),
+            ))),
+        }
+    }
+
     pub(crate) fn connect_options(&self) -> Result<PgConnectOptions, Error> {
         Ok(PgConnectOptions::from_str(self.url.expose())
             .map_err(Error::Refused)?
@@ -80,6 +100,7 @@ impl Options {
 #[derive(Debug, Clone)]
 pub struct Db {
     pub(crate) pool: PgPool,
+    pub(crate) tx_deadline: Duration,
     #[cfg(feature = "faults")]
     pub(crate) faults: crate::fault::Faults,
 }
@@ -108,6 +129,7 @@ impl Db {
             .connect_lazy_with(options.connect_options()?);
         let db = Self {
             pool,
+            tx_deadline: Duration::from_millis(options.tx_deadline_ms),
             #[cfg(feature = "faults")]
             faults: crate::fault::Faults::default(),
         };
@@ -141,7 +163,7 @@ impl Db {
 
     /// A first connection outside the pool: the pool would try again until its timeout and hide the reason.
     async fn check_version(&self, options: &Options) -> Result<(), Error> {
-        let mut conn = options.connect_options()?.connect().await?;
+        let mut conn = options.open().await?;
         let version: i32 = sqlx::query_scalar("SELECT current_setting('server_version_num')::int")
             .fetch_one(&mut conn)
             .await?;

@@ -98,7 +98,9 @@ impl crate::Db {
     /// The same database, seen by a process that dies at the given place.
     #[must_use]
     pub fn with_faults(&self, faults: Faults) -> Self {
-        let pool = self.pool.clone();
-        Self { pool, faults }
+        Self {
+            faults,
+            ..self.clone()
+        }
     }
 }

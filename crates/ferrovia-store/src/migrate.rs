@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use sqlx::migrate::MigrateError;
-use sqlx::{ConnectOptions, Connection, Executor, PgConnection};
+use sqlx::{Connection, Executor, PgConnection};
 
 use crate::db::{Db, Options};
 use crate::error::Error;
@@ -30,7 +30,7 @@ impl Db {
     pub async fn migrate(&self, options: &Options) -> Result<(), Error> {
         let deadline = Instant::now() + Duration::from_millis(DEADLINE_MS);
         // A connection of its own: the pool's limits are for short statements, and closing it frees the lock.
-        let mut conn = options.connect_options()?.connect().await?;
+        let mut conn = options.open().await?;
         let limits = format!("SET statement_timeout = 0; SET lock_timeout = {LOCK_TIMEOUT_MS}");
         conn.execute(sqlx::AssertSqlSafe(limits)).await?;
         let mut migrator = sqlx::migrate!();

@@ -134,11 +134,15 @@ impl Db {
     {
         let db = self.clone();
         detached(async move {
-            let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-            let mut tx = Tx::begin(db.conn().await?, begin).await?;
-            let result = body(&mut tx).await;
-            tx.roll_back().await;
-            result
+            let conn = db.conn().await?;
+            let work = async {
+                let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+                let mut tx = Tx::begin(conn, begin).await?;
+                let result = body(&mut tx).await;
+                tx.roll_back().await;
+                result
+            };
+            db.in_time(work).await.map_err(Error::Unavailable)?
         })
         .await
     }
@@ -150,12 +154,18 @@ impl Db {
     where
         E: From<Error>,
     {
-        let mut tx = Tx::begin(self.conn().await?, "BEGIN").await?;
-        let result = body(&mut tx).await;
-        if result.is_err() {
-            tx.roll_back().await;
-            return result;
-        }
+        let conn = self.conn().await?;
+        let work = async {
+            let mut tx = Tx::begin(conn, "BEGIN").await?;
+            match body(&mut tx).await {
+                Ok(value) => Ok((tx, value)),
+                Err(error) => {
+                    tx.roll_back().await;
+                    Err(error)
+                }
+            }
+        };
+        let (tx, value) = self.in_time(work).await.map_err(Error::Unavailable)??;
         #[cfg(feature = "faults")]
         let place = self.faults.reach_commit();
         #[cfg(feature = "faults")]
@@ -163,12 +173,19 @@ impl Db {
             drop(tx);
             return self.faults.hang().await;
         }
-        tx.commit().await?;
+        self.in_time(tx.commit()).await.map_err(Error::CommitUnknown)??;
         #[cfg(feature = "faults")]
         if place == crate::fault::Place::After {
             return self.faults.hang().await;
         }
-        result
+        Ok(value)
+    }
+
+    /// The server has limits of its own, but a server that is gone without a word enforces none. What is dropped here
+    /// takes its connection with it.
+    async fn in_time<T>(&self, work: impl Future<Output = T>) -> Result<T, sqlx::Error> {
+        let late = |_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
+        tokio::time::timeout(self.tx_deadline, work).await.map_err(late)
     }
 }
 

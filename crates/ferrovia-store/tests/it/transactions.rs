@@ -160,6 +160,37 @@ async fn a_panic_reaches_the_caller_and_its_transaction_is_gone() {
     assert_eq!(teams(&test.db).await, 1);
 }
 
+/// A server that is gone without a word: here one that is stopped in the midst of a transaction.
+#[tokio::test]
+async fn a_server_that_says_nothing_does_not_hold_the_caller() {
+    use rustix::process::{Pid, Signal, kill_process};
+
+    let test = database().await;
+    let options = Options {
+        tx_deadline_ms: 300,
+        ..Options::new(&test.url).max_connections(2)
+    };
+    let db = Db::connect(&options).await.unwrap();
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let result = db
+        .tx::<(), Error>(move |tx| {
+            Box::pin(async move {
+                let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()")
+                    .fetch_one(&mut **tx)
+                    .await?;
+                kill_process(Pid::from_raw(pid).unwrap(), Signal::STOP).unwrap();
+                tell.send(pid).unwrap();
+                sqlx::query("SELECT 1").execute(&mut **tx).await?;
+                Ok(())
+            })
+        })
+        .await;
+    assert!(matches!(result, Err(Error::Unavailable(_))), "{result:?}");
+    add_team(&db, "another connection").await.unwrap();
+    let pid = told.recv().await.unwrap();
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::CONT).unwrap();
+}
+
 #[tokio::test]
 async fn who_loses_against_others_is_tried_again() {
     let test = database().await;
