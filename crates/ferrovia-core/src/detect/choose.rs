@@ -253,6 +253,9 @@ fn unknown_provider(name: &str) -> Report {
         .with_hint(format!("use one of {}", names.join(", ")))
 }
 
+/// Directories that are looked into for a suggestion.
+const MAX_SUGGESTED_FROM: usize = 50;
+
 /// Nothing matches: what is there, and where an application might be.
 fn nothing(view: &SourceView) -> Report {
     if view.paths().next().is_none() {
@@ -263,6 +266,7 @@ fn nothing(view: &SourceView) -> Report {
         .directories_in("")
         .into_iter()
         .filter(|name| !is_foreign(name) && !name.starts_with('.'))
+        .take(MAX_SUGGESTED_FROM)
         .filter_map(|name| {
             let inner = view.narrowed(&name);
             let dockerfile = inner

@@ -165,20 +165,20 @@ impl SourceView {
 
     /// The view of a directory of this one.
     pub fn narrowed(&self, directory: &str) -> Self {
-        let prefix = format!("{directory}/");
-        let inner = |path: &String| path.strip_prefix(&prefix).map(str::to_owned);
-        Self {
-            files: self
-                .files
-                .iter()
-                .filter_map(|(path, x)| Some((inner(path)?, *x)))
-                .collect(),
-            heads: self
-                .heads
-                .iter()
-                .filter_map(|(path, text)| Some((inner(path)?, text.clone())))
-                .collect(),
+        let skip = if directory.is_empty() {
+            0
+        } else {
+            directory.len() + 1
+        };
+        let mut view = Self::default();
+        for path in self.below(directory) {
+            view.files
+                .insert(path[skip..].to_owned(), self.is_executable(path));
+            if let Some(head) = self.heads.get(path) {
+                view.heads.insert(path[skip..].to_owned(), head.clone());
+            }
         }
+        view
     }
 }
 

@@ -3,6 +3,7 @@
 mod builders;
 mod compiled;
 mod documents;
+mod hostile;
 mod node;
 mod python;
 mod sites;

@@ -10,6 +10,8 @@ use super::package::Packages;
 
 /// How deep scripts may call scripts.
 const MAX_DEPTH: usize = 8;
+/// Most scripts that are looked through for one line.
+const MAX_CALLS: usize = 64;
 
 /// What starts an application.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,92 +34,125 @@ struct Piece {
 
 /// Looks through a command line in the root's directory.
 pub(super) fn resolve(packages: &Packages, line: &str, builds: bool) -> Start {
-    let mut notes = Vec::new();
-    let mut needs_manager = None;
-    let pieces = pieces(packages, "", line, builds, 0, &mut notes, &mut needs_manager);
+    let mut resolver = Resolver {
+        packages,
+        builds,
+        calls_left: MAX_CALLS,
+        needs_manager: None,
+        notes: Vec::new(),
+    };
+    let pieces = resolver.pieces("", line, 0);
     Start {
         command: joined(pieces),
-        needs_manager,
-        notes,
+        needs_manager: resolver.needs_manager,
+        notes: resolver.notes,
     }
 }
 
-fn pieces(
-    packages: &Packages,
-    directory: &str,
-    line: &str,
+struct Resolver<'a> {
+    packages: &'a Packages,
+    /// Whether a step of the plan has built already.
     builds: bool,
-    depth: usize,
-    notes: &mut Vec<String>,
-    needs_manager: &mut Option<String>,
-) -> Vec<Piece> {
-    let as_it_is = |line: &str| {
-        vec![Piece {
+    calls_left: usize,
+    needs_manager: Option<String>,
+    notes: Vec<String>,
+}
+
+impl Resolver<'_> {
+    /// The commands of a line in a package's directory.
+    fn pieces(&mut self, directory: &str, line: &str, depth: usize) -> Vec<Piece> {
+        let as_it_is = |line: &str| Piece {
             directory: directory.to_owned(),
             line: line.to_owned(),
-        }]
-    };
-    let Some(parts) = shell::split_and(line) else {
-        return as_it_is(line);
-    };
-    let mut found = Vec::new();
-    for part in parts {
-        let (assignments, command) = shell::split_assignments(&part);
-        let prefixed = |line: &str| match assignments {
-            "" => line.to_owned(),
-            assignments => format!("{assignments} {line}"),
         };
-        let words = shell::plain_words(command).unwrap_or_default();
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        match called(packages, directory, &words) {
-            Call::Script {
-                directory,
-                script,
-                arguments,
-            } if depth < MAX_DEPTH => {
-                if builds && script == "build" {
-                    notes.push(
-                        "the start script builds again; the build is left out, since it was done before"
-                            .to_owned(),
+        let Some(parts) = shell::split_and(line) else {
+            return vec![as_it_is(line)];
+        };
+        let mut found = Vec::new();
+        for part in parts {
+            let (assignments, command) = shell::split_assignments(&part);
+            let prefixed = |line: &str| match assignments {
+                "" => line.to_owned(),
+                assignments => format!("{assignments} {line}"),
+            };
+            let words = shell::plain_words(command).unwrap_or_default();
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            match called(self.packages, directory, &words) {
+                Call::Script { script, .. } if self.builds && script == "build" => {
+                    self.note(
+                        "the start script builds again; the build is left out, since it was done before",
                     );
-                    continue;
                 }
-                let scripts = packages.at(&directory).map(|package| &package.scripts);
-                let get = |name: String| scripts.and_then(|scripts| scripts.get(&name)).cloned();
-                let hooks = [
-                    get(format!("pre{script}")),
-                    get(script.clone()).map(|line| line + &arguments),
-                ];
-                for line in hooks.into_iter().flatten() {
-                    let line = prefixed(&line);
-                    found.extend(pieces(
-                        packages,
-                        &directory,
-                        &line,
-                        builds,
-                        depth + 1,
-                        notes,
-                        needs_manager,
-                    ));
-                }
-            }
-            Call::Program { directory, line } => {
-                found.push(Piece {
+                Call::Script {
                     directory,
-                    line: prefixed(&without_watching(&line, notes)),
-                });
+                    script,
+                    arguments,
+                } if depth < MAX_DEPTH && self.calls_left > 0 => {
+                    self.calls_left -= 1;
+                    let scripts = self.packages.at(&directory).map(|package| &package.scripts);
+                    let get = |name: String| scripts.and_then(|scripts| scripts.get(&name)).cloned();
+                    let hooks = [
+                        get(format!("pre{script}")),
+                        get(script).map(|line| line + &arguments),
+                    ];
+                    for line in hooks.into_iter().flatten() {
+                        found.extend(self.pieces(&directory, &prefixed(&line), depth + 1));
+                    }
+                }
+                Call::Program { directory, line } => {
+                    found.push(Piece {
+                        directory,
+                        line: prefixed(&self.without_watching(&line)),
+                    });
+                }
+                Call::Script { .. } | Call::Unknown => {
+                    self.needs_manager = words.first().map(|word| (*word).to_owned());
+                    found.push(as_it_is(&part));
+                }
+                Call::Other => found.push(as_it_is(&prefixed(&self.without_watching(command)))),
             }
-            Call::Script { .. } | Call::Unknown => {
-                *needs_manager = words.first().map(|word| (*word).to_owned());
-                found.extend(as_it_is(&part));
-            }
-            Call::Other => found.push(Piece {
-                directory: directory.to_owned(),
-                line: prefixed(&without_watching(command, notes)),
-            }),
+        }
+        found
+    }
+
+    fn note(&mut self, note: &str) {
+        if !self.notes.iter().any(|known| known == note) {
+            self.notes.push(note.to_owned());
         }
     }
-    found
+
+    /// `nodemon server.js` watches files that never change in an image: `node server.js`.
+    fn without_watching(&mut self, line: &str) -> String {
+        let Some(words) = shell::plain_words(line) else {
+            return line.to_owned();
+        };
+        let is_script = |word: &str| [".js", ".mjs", ".cjs"].iter().any(|end| word.ends_with(end));
+        match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+            ["nodemon" | "node-dev", rest @ ..] if rest.first().is_some_and(|word| is_script(word)) => {
+                self.note(&format!(
+                    "`{line}` is for development: `node` runs the program instead"
+                ));
+                rebuilt("node", rest)
+            }
+            ["node", "--watch", rest @ ..] => {
+                self.note(&format!("`{line}` is for development: it runs without `--watch`"));
+                rebuilt("node", rest)
+            }
+            ["next", "dev", rest @ ..] => {
+                self.note("`next dev` is for development: `next start` runs instead");
+                let rest: Vec<_> = rest
+                    .iter()
+                    .copied()
+                    .filter(|word| !word.starts_with("--turbo"))
+                    .collect();
+                format!(
+                    "next start{}",
+                    rest.iter().map(|word| format!(" {word}")).collect::<String>()
+                )
+            }
+            _ => line.to_owned(),
+        }
+    }
 }
 
 /// What a command calls.
@@ -230,39 +265,6 @@ fn directory_flag<'a>(program: &str, word: &'a str, rest: &mut &[&'a str]) -> Op
     let (&value, after) = rest.split_first()?;
     *rest = after;
     Some(value)
-}
-
-/// `nodemon server.js` watches files that never change in an image: `node server.js`.
-fn without_watching(line: &str, notes: &mut Vec<String>) -> String {
-    let Some(words) = shell::plain_words(line) else {
-        return line.to_owned();
-    };
-    let is_script = |word: &str| [".js", ".mjs", ".cjs"].iter().any(|end| word.ends_with(end));
-    match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["nodemon" | "node-dev", rest @ ..] if rest.first().is_some_and(|word| is_script(word)) => {
-            notes.push(format!(
-                "`{line}` is for development: `node` runs the program instead"
-            ));
-            rebuilt("node", rest)
-        }
-        ["node", "--watch", rest @ ..] => {
-            notes.push(format!("`{line}` is for development: it runs without `--watch`"));
-            rebuilt("node", rest)
-        }
-        ["next", "dev", rest @ ..] => {
-            notes.push("`next dev` is for development: `next start` runs instead".to_owned());
-            let rest: Vec<_> = rest
-                .iter()
-                .copied()
-                .filter(|word| !matches!(*word, "--turbo" | "--turbopack"))
-                .collect();
-            format!(
-                "next start{}",
-                rest.iter().map(|word| format!(" {word}")).collect::<String>()
-            )
-        }
-        _ => line.to_owned(),
-    }
 }
 
 fn rebuilt(program: &str, rest: &[&str]) -> String {
