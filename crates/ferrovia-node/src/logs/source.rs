@@ -67,6 +67,8 @@ pub struct Batch {
     pub lines: Vec<Line>,
     /// Whether lines were rotated away before they could be read.
     pub gap: bool,
+    /// Whether another file was begun: the cursor must not stay behind in one that may be rotated away.
+    pub moved: bool,
     /// Whether there is nothing more to read for now.
     pub at_end: bool,
 }
@@ -118,7 +120,8 @@ impl Source {
         let rotated = inode(&self.path).is_some_and(|inode| inode != self.cursor.inode);
         let consumed = self.read_chunk(&mut batch)?;
         if consumed == 0 {
-            batch.at_end = !rotated || !self.go_on()?;
+            batch.moved = rotated && self.go_on()?;
+            batch.at_end = !batch.moved;
         }
         Ok(batch)
     }

@@ -1,0 +1,71 @@
+//! Tells control how many private connections replicas on their way out still have. Only those are counted.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ferrovia_core::network::AddressPlan;
+use ferrovia_core::observation::InFlight;
+use ferrovia_table::{InFlightReport, ReaderHandle};
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use crate::conntrack;
+use crate::rows::Rows;
+
+/// How often connections are counted while a replica drains, in milliseconds.
+const COUNT_MS: u64 = 250;
+
+/// Reports with every table, and on and on while anything drains. Without `plan` there is no private network, and
+/// nothing to count.
+pub async fn report(
+    mut rows: watch::Receiver<Option<Arc<Rows>>>,
+    reader: ReaderHandle,
+    plan: Option<AddressPlan>,
+    file: PathBuf,
+) {
+    let mut told = None;
+    loop {
+        let newest = rows.borrow_and_update().clone();
+        let mut drains = false;
+        if let Some(newest) = newest {
+            let draining = newest.draining();
+            drains = !draining.is_empty();
+            let addresses: Vec<Ipv4Addr> = draining.keys().copied().collect();
+            let counted = match &plan {
+                Some(plan) if drains => conntrack::count(&file, plan, &addresses).await,
+                _ => Ok(std::collections::HashMap::new()),
+            };
+            match counted {
+                Ok(counted) => {
+                    let mut open: Vec<InFlight> = counted
+                        .into_iter()
+                        .filter(|(_, open)| *open > 0)
+                        .filter_map(|(address, open)| {
+                            Some(InFlight {
+                                replica_id: *draining.get(&address)?,
+                                open,
+                            })
+                        })
+                        .collect();
+                    open.sort_unstable_by_key(|open| open.replica_id);
+                    let report = InFlightReport {
+                        version: newest.version,
+                        open,
+                    };
+                    if told.as_ref() != Some(&report) {
+                        reader.report(report.clone());
+                        told = Some(report);
+                    }
+                }
+                // Control waits for a report until the drain's end.
+                Err(error) => tracing::warn!("private connections cannot be counted: {error}"),
+            }
+        }
+        tokio::select! {
+            changed = rows.changed() => if changed.is_err() { return },
+            () = sleep(Duration::from_millis(COUNT_MS)), if drains && plan.is_some() => {}
+        }
+    }
+}
