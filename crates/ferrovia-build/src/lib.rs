@@ -5,6 +5,7 @@ pub mod buildkit;
 pub mod certificates;
 pub mod digest;
 pub mod durable;
+pub mod fetch;
 pub mod launch;
 pub mod narrator;
 pub mod registry;
