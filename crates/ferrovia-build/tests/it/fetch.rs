@@ -217,14 +217,19 @@ async fn a_token_service_is_asked_with_the_login_and_only_there() {
     task.abort();
 }
 
+type Lie = (&'static str, fn(Request) -> Response, fn(&FetchError) -> bool);
+
 #[tokio::test]
 async fn lies_and_detours_are_refused() {
-    let lies: [(&str, fn(Request) -> Response, fn(&FetchError) -> bool); 5] = [
+    let lies: [Lie; 5] = [
         (
             "another layer",
-            |request| match request.uri().path().contains("/manifests/") {
-                true => manifest_answer(),
-                false => vec![0_u8; small_image().layer.len()].into_response(),
+            |request| match request.uri().path().rsplit_once("sha256:") {
+                None => manifest_answer(),
+                Some((_, hex)) if hex == Digest::of(&small_image().config).hex() => {
+                    small_image().config.into_response()
+                }
+                Some(_) => vec![0_u8; small_image().layer.len()].into_response(),
             },
             |error| matches!(error, FetchError::Wrong(_)),
         ),
