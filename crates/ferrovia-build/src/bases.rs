@@ -1,14 +1,18 @@
 //! Base images: official ones where a registry answers, else made by the platform from Debian packages.
 //!
-//! The table of what there is and how it is made is [`ferrovia_core::bases`]; here is the doing. A base is made when it
-//! is first needed, once, whoever else waits for it, and lies in the platform's registry below `bases/`. It is made
-//! again only on demand ([`Bases::refresh`]): an image that changes by itself would rebuild every application overnight.
+//! The table of what there is and how it is made is [`ferrovia_core::bases`]; here is the doing. A base is fetched or
+//! made when it is first needed, once, whoever else waits for it, and lies in the platform's registry below `bases/`:
+//! later builds need nobody outside for it. One of its own is made again only on demand ([`Bases::refresh`]); an
+//! official one is looked up once a day, so that a patched base is taken by the next deploy, and by nothing before.
 
 mod apt;
 mod debian;
 mod image;
+mod official;
+mod origin;
 mod recipe;
 mod seed;
+mod standing;
 pub mod substitute;
 
 use std::collections::HashMap;
@@ -16,7 +20,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 
-use ferrovia_core::bases::{self, Base};
+use ferrovia_core::bases::{self, Base, Origin};
 use ferrovia_core::error::{Class, Report};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
@@ -24,12 +28,14 @@ use tokio::sync::Mutex;
 pub use self::image::architecture;
 pub use self::recipe::recipe_hash;
 use self::seed::Seed;
+pub use self::standing::{BaseStanding, Standing, standing};
 use crate::buildkit::canary::Canary;
 use crate::buildkit::daemon::{Buildkit, Lease};
 use crate::buildkit::secrets::Mask;
 use crate::buildkit::solve::Job;
 use crate::certificates::{self, SECRET_ID};
 use crate::digest::Digest;
+use crate::fetch::Client;
 use crate::narrator::Narrator;
 use crate::registry::{Access, Grant, Reference, Repository, Scope, Store};
 use crate::{BuildError, durable};
@@ -38,6 +44,9 @@ use crate::{BuildError, durable};
 pub const PREFIX: &str = "bases/";
 /// The base that every other stands on, and that the canary starts from.
 pub const FOUNDATION: &str = "debian:trixie";
+
+/// A base that is not used any more is left for this long: a build may have begun with it.
+const OLD: std::time::Duration = std::time::Duration::from_hours(24);
 
 /// What the platform's own bases need to know.
 #[derive(Debug, Clone)]
@@ -50,6 +59,8 @@ pub struct Options {
     pub extra_ca_file: Option<PathBuf>,
     /// A directory of made bases that is shared with other installations.
     pub seed_directory: Option<PathBuf>,
+    /// Where bases come from; none: official ones if a registry answers.
+    pub origin: Option<Origin>,
 }
 
 /// A base that can be used now.
@@ -77,33 +88,49 @@ pub struct Bases {
     store: Arc<Store>,
     access: Access,
     kit: Arc<Buildkit>,
+    client: Client,
     turns: StdMutex<HashMap<String, Arc<Mutex<()>>>>,
+    origin: Mutex<Option<origin::Decided>>,
 }
 
 impl Bases {
     /// The bases of an installation.
-    pub fn new(options: Options, store: Arc<Store>, access: Access, kit: Arc<Buildkit>) -> Arc<Self> {
+    pub fn new(
+        options: Options,
+        store: Arc<Store>,
+        access: Access,
+        kit: Arc<Buildkit>,
+        client: Client,
+    ) -> Arc<Self> {
         Arc::new(Self {
             options,
             store,
             access,
             kit,
+            client,
             turns: StdMutex::default(),
+            origin: Mutex::default(),
         })
     }
 
-    /// What stands for a base in the key of an image: its recipe, and how often it was made again. Known before it is
-    /// made, so that a build finds its image under the same key before and after.
+    /// What stands for a base in the key of an image: an official one's digest; of one that is made its recipe and how
+    /// often it was made again, known before it is made, so that a build finds its image before and after.
     pub async fn identity(&self, key: &str) -> Result<String, BuildError> {
+        if self.origin().await == Origin::Official {
+            let digest = self.official_digest(official_of(key)?).await?;
+            return Ok(format!("official:{digest}"));
+        }
         let base = recipe_of(key)?;
         let revision = self.kept(base).await.map_or(0, |made| made.revision);
         Ok(format!("made:{}:{revision}", recipe_hash(base).hex()))
     }
 
-    /// The base of this key, made when it is not there.
+    /// The base of this key, fetched or made when it is not there.
     pub async fn ensure(&self, key: &str, narrator: &Narrator<'_>) -> Result<BaseImage, BuildError> {
-        let base = recipe_of(key)?;
-        self.ensure_base(base, narrator).await
+        match self.origin().await {
+            Origin::Official => self.ensure_official(official_of(key)?, narrator).await,
+            Origin::Made => self.ensure_base(recipe_of(key)?, narrator).await,
+        }
     }
 
     async fn ensure_base(
@@ -130,6 +157,24 @@ impl Bases {
         let _turn = turn.lock().await;
         let revision = self.kept(base).await.map_or(0, |made| made.revision + 1);
         Box::pin(self.make(base, revision, narrator)).await
+    }
+
+    /// Takes bases out of the registry that are neither what was made nor what was looked up last; how many.
+    pub async fn sweep(&self) -> Result<usize, BuildError> {
+        let wrong = registry_failed;
+        let used: Vec<String> = standing::everything(&self.options.data_directory);
+        let mut swept = 0;
+        for (repository, digest, pushed) in self.store.manifests().await.map_err(wrong)? {
+            let old = pushed.elapsed().is_ok_and(|age| age > OLD);
+            if repository.as_str().starts_with(PREFIX) && old && !used.contains(&digest.to_string()) {
+                self.store
+                    .delete_manifest(&repository, digest)
+                    .await
+                    .map_err(wrong)?;
+                swept += 1;
+            }
+        }
+        Ok(swept)
     }
 
     /// What the canary starts from.
@@ -365,6 +410,10 @@ fn file_name(base: &Base) -> String {
     format!("{}-{}", base.name, base.line)
 }
 
+fn official_of(key: &str) -> Result<&'static Base, BuildError> {
+    bases::find(key).ok_or_else(|| unknown(key))
+}
+
 fn recipe_of(key: &str) -> Result<&'static Base, BuildError> {
     bases::find(key)
         .filter(|base| base.recipe.is_some())
@@ -384,6 +433,17 @@ fn unknown(key: &str) -> BuildError {
         )
         .with_hint(format!("these can: {}", has.join(", "))),
         class: Class::Invalid,
+    }
+}
+
+pub(crate) fn registry_failed(error: crate::registry::Error) -> BuildError {
+    BuildError {
+        class: error.class(),
+        report: Report::new(
+            "registry_failed",
+            format!("the platform's registry does not work: {error}"),
+        )
+        .with_hint("see `ferroviad doctor`: is the disk full, is the data directory writable"),
     }
 }
 

@@ -20,4 +20,4 @@ pub use address::{Endpoint, Hosts, RegistryHost};
 pub use client::{Client, Resolved};
 pub use copy::Copied;
 pub use error::FetchError;
-pub use reference::{ImageName, ParseImageError};
+pub use reference::{DOCKER_HUB, ImageName, ParseImageError};

@@ -1,4 +1,25 @@
 //! From source to image: trees, plans, BuildKit and the registry.
+//!
+//! # How it is put together
+//!
+//! Control opens the registry, serves it on loopback, and makes the builder; the builder starts BuildKit by itself with
+//! the first build. What it keeps lies in one directory, what it may lose in another.
+//!
+//! ```ignore
+//! let store = registry::Store::open(paths.registry(), registry::Limits::default()).await?;
+//! let access = registry::Access::default();
+//! let engine_grant = access.grant("engine", registry::Scope::PullAll); // lives as long as control
+//! let listener = tokio::net::TcpListener::bind(options.registry).await?;
+//! tokio::spawn(axum::serve(listener, registry::router(store.clone(), access.clone())).into_future());
+//! let builder = platform::PlatformBuilder::new(
+//!     platform::Parts { store, access, trees, manifests, launcher }, // manifests: rows of `source_tree`
+//!     platform::Options { data_directory: paths.buildkit(), run_directory, registry, ..options },
+//! )?;
+//! builder.kit().ensure_bridge().await?;       // before `node` answers names on it
+//! builder.prepare(&log).await?;               // optional: the first base and the limits, with progress
+//! // … Control::new(control::Parts { builder: builder.clone(), .. }, ..)
+//! builder.kit().stop().await?;                // when control ends; `purge` when the platform ends
+//! ```
 
 pub mod bases;
 pub mod buildkit;
@@ -8,6 +29,7 @@ pub mod durable;
 pub mod fetch;
 pub mod launch;
 pub mod narrator;
+pub mod platform;
 pub mod registry;
 pub mod render;
 pub mod tree;

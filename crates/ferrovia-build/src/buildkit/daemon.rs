@@ -181,6 +181,11 @@ impl Buildkit {
         self.network.remove().await
     }
 
+    /// Whether somebody builds now.
+    pub async fn is_used(&self) -> bool {
+        self.state.lock().await.users > 0
+    }
+
     /// Makes the host's end of the network, so that `node` finds its gateway there.
     pub async fn ensure_bridge(&self) -> Result<(), BuildError> {
         self.network.ensure_bridge().await

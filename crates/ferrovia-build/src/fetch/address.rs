@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use url::Url;
 
 use super::reference::DOCKER_HUB;
+use crate::buildkit::config::Upstream;
 use crate::registry::Login;
 
 /// Where Docker Hub really answers.
@@ -37,6 +38,45 @@ pub struct Endpoint {
 }
 
 impl Hosts {
+    /// What BuildKit must know of them. It takes mirrors without a scheme, and each with settings of its own.
+    pub fn upstreams(&self) -> Vec<Upstream> {
+        let mut upstreams: BTreeMap<String, Upstream> = BTreeMap::new();
+        let new = |host: &str| Upstream {
+            host: host.to_owned(),
+            mirrors: Vec::new(),
+            plain_http: false,
+        };
+        for (host, settings) in &self.0 {
+            for mirror in &settings.mirrors {
+                let (plain, bare) = match mirror.split_once("://") {
+                    Some((scheme, bare)) => (scheme == "http", bare),
+                    None => (false, mirror.as_str()),
+                };
+                let bare = bare.trim_end_matches('/');
+                let name = bare.split('/').next().unwrap_or(bare);
+                upstreams
+                    .entry(name.to_owned())
+                    .or_insert_with(|| new(name))
+                    .plain_http |= plain;
+                let upstream = upstreams.entry(host.clone()).or_insert_with(|| new(host));
+                upstream.mirrors.push(bare.to_owned());
+            }
+            upstreams
+                .entry(host.clone())
+                .or_insert_with(|| new(host))
+                .plain_http |= settings.plain_http;
+        }
+        upstreams.into_values().collect()
+    }
+
+    /// The logins that the settings give: registry and login.
+    pub fn logins(&self) -> Vec<(String, Login)> {
+        let logins = self.0.iter();
+        logins
+            .filter_map(|(host, settings)| Some((host.clone(), settings.login.clone()?)))
+            .collect()
+    }
+
     /// Places to ask for a repository of this host, in order.
     pub fn endpoints(&self, host: &str) -> Vec<Endpoint> {
         let settings = self.0.get(host);
@@ -109,6 +149,26 @@ mod tests {
             "https://registry-1.docker.io/v2 false",
         ];
         assert_eq!(bases, expected);
+    }
+
+    #[test]
+    fn buildkit_knows_mirrors_without_their_scheme() {
+        let settings = RegistryHost {
+            mirrors: vec!["http://10.0.0.5:5000/hub/".into(), "mirror.example.com".into()],
+            ..RegistryHost::default()
+        };
+        let hosts = Hosts(BTreeMap::from([("docker.io".to_owned(), settings)]));
+        let told: Vec<_> = hosts
+            .upstreams()
+            .into_iter()
+            .map(|upstream| (upstream.host, upstream.mirrors.join(" "), upstream.plain_http))
+            .collect();
+        let expected = [
+            ("10.0.0.5:5000", "", true),
+            ("docker.io", "10.0.0.5:5000/hub mirror.example.com", false),
+            ("mirror.example.com", "", false),
+        ];
+        assert_eq!(told, expected.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c)));
     }
 
     #[test]

@@ -25,6 +25,8 @@ const CONNECT_TIMEOUT_MS: u64 = 10_000;
 const STALL_MS: u64 = 60_000;
 /// How long a manifest or a token may take altogether, in milliseconds.
 const SMALL_TIMEOUT_MS: u64 = 30_000;
+/// How long a registry may take to show that it answers, in milliseconds.
+const PROBE_TIMEOUT_MS: u64 = 5_000;
 /// Redirects that are followed.
 const MAX_REDIRECTS: usize = 5;
 /// Largest manifest, in bytes.
@@ -97,6 +99,25 @@ impl Client {
         };
         let chosen = choose(manifests, &self.architecture)?;
         self.manifest(image, &chosen.digest.to_string()).await
+    }
+
+    /// Whether a registry, or a mirror of it, answers as registries do.
+    pub async fn answers(&self, host: &str) -> bool {
+        for endpoint in self.hosts.endpoints(host) {
+            let Ok(url) = Url::parse(&format!("{}/", endpoint.base.as_str().trim_end_matches('/'))) else {
+                continue;
+            };
+            let headers = HeaderMap::new();
+            let asked = self.follow(url, endpoint.is_trusted, &headers, None);
+            let within = Duration::from_millis(PROBE_TIMEOUT_MS);
+            if let Ok(Ok(response)) = tokio::time::timeout(within, asked).await
+                && matches!(response.status(), StatusCode::OK | StatusCode::UNAUTHORIZED)
+                && response.headers().contains_key("docker-distribution-api-version")
+            {
+                return true;
+            }
+        }
+        false
     }
 
     async fn manifest(&self, image: &ImageName, reference: &str) -> Result<Resolved, FetchError> {

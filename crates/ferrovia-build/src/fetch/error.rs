@@ -87,7 +87,7 @@ impl FetchError {
                 Class::Invalid,
             ),
             Self::Wrong(what) => (
-                report("image_invalid", format!("cannot be used: {what}"))
+                report("image_broken", format!("cannot be used: {what}"))
                     .with_hint("its registry or a mirror gives something else than an image; try another tag or mirror"),
                 Class::Invalid,
             ),

@@ -4,6 +4,7 @@
 mod fetch;
 mod images;
 mod live_build;
+mod live_platform;
 mod live_registry;
 mod registry;
 mod served;

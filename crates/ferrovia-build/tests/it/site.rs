@@ -1,22 +1,31 @@
 //! A whole builder for a live test: registry, BuildKit, network, bases. One at a time, since the network has one name.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use ferrovia_build::BuildLog;
-use ferrovia_build::bases::{self, Bases};
+use async_trait::async_trait;
+use ferrovia_build::bases::Bases;
 use ferrovia_build::buildkit::cgroup::BuildLimits;
-use ferrovia_build::buildkit::daemon::{self, Buildkit, Lease};
+use ferrovia_build::buildkit::daemon::{Buildkit, Lease};
 use ferrovia_build::buildkit::progress::Line;
 use ferrovia_build::buildkit::secrets::Mask;
 use ferrovia_build::buildkit::solve::{Job, SolveError, Solved};
+use ferrovia_build::fetch::Hosts;
 use ferrovia_build::launch::ShellLauncher;
 use ferrovia_build::narrator::Narrator;
-use ferrovia_build::registry::router;
+use ferrovia_build::platform::{Manifests, Options, Parts, PlatformBuilder};
+use ferrovia_build::tree::TreeStore;
+use ferrovia_build::{BuildError, BuildLog, BuildRequest, BuildSource, Builder, BuiltImage, PlannedBuild};
+use ferrovia_core::id::{BuildId, ProjectId, ServiceId};
 use ferrovia_core::network::AddressPlan;
+use ferrovia_core::settings::BuildSettings;
+use ferrovia_core::tree::Manifest;
 
 use crate::served::Served;
+use crate::trees::{put_all, scan};
 
 /// Memory of builds in tests, in bytes.
 pub const MEMORY_BYTES: u64 = 512 * 1024 * 1024;
@@ -47,9 +56,24 @@ impl Lines {
 
 pub struct Site {
     pub served: Served,
+    pub builder: Arc<PlatformBuilder>,
+    pub trees: TreeStore,
+    pub manifests: Arc<KnownManifests>,
     pub kit: Arc<Buildkit>,
     pub bases: Arc<Bases>,
     pub lines: Arc<Lines>,
+}
+
+/// Manifests that were uploaded.
+#[derive(Default)]
+pub struct KnownManifests(Mutex<HashMap<(ProjectId, String), Manifest>>);
+
+#[async_trait]
+impl Manifests for KnownManifests {
+    async fn find(&self, project: ProjectId, digest: &str) -> Result<Option<Manifest>, BuildError> {
+        let known = self.0.lock().unwrap();
+        Ok(known.get(&(project, digest.to_owned())).cloned())
+    }
 }
 
 pub fn address_plan() -> AddressPlan {
@@ -76,8 +100,9 @@ fn cache_directory() -> PathBuf {
 }
 
 fn tool_directories() -> Vec<PathBuf> {
+    let given = std::env::var_os("FERROVIA_TEST_BUILDKIT_DIR").map(PathBuf::from);
     let home = PathBuf::from(std::env::var_os("HOME").expect("HOME is set"));
-    vec![home.join(".cache/ferrovia/tools/buildkit-v0.34.2")]
+    vec![given.unwrap_or_else(|| home.join(".cache/ferrovia/tools/buildkit-v0.34.2"))]
 }
 
 /// The host's own bundle of authorities: what a company with a proxy of its own would set.
@@ -86,14 +111,25 @@ pub fn extra_authority() -> Option<PathBuf> {
 }
 
 impl Site {
-    async fn start() -> Self {
+    async fn start(hosts: Hosts) -> Self {
         let served = Served::start().await;
         let registry = served.host.parse().unwrap();
         let directory = served.directory.path().to_owned();
-        let options = daemon::Options {
-            tool_directories: tool_directories(),
+        let manifests = Arc::new(KnownManifests::default());
+        let trees = TreeStore::new(directory.join("trees-store"));
+        let parts = Parts {
+            store: Arc::clone(&served.store),
+            access: served.access.clone(),
+            trees: trees.clone(),
+            manifests: Arc::clone(&manifests) as Arc<dyn Manifests>,
+            launcher: Arc::new(ShellLauncher),
+        };
+        let options = Options {
             data_directory: directory.join("buildkit"),
             run_directory: directory.join("run"),
+            registry,
+            hosts,
+            extra_ca_file: extra_authority(),
             group: "ferrovia-fb".into(),
             limits: BuildLimits {
                 memory_bytes: MEMORY_BYTES,
@@ -103,32 +139,56 @@ impl Site {
             },
             addresses: address_plan(),
             dns: host_dns(),
+            tool_directories: tool_directories(),
             cni_directory: "/usr/lib/cni".into(),
             cache_bytes: 4_000_000_000,
             parallel_steps: 2,
-            registry,
-            upstreams: vec![],
-            extra_ca_file: extra_authority(),
+            timeout: Duration::from_secs(900),
+            origin: None,
+            seed_directory: Some(cache_directory()),
         };
-        let service = router(Arc::clone(&served.store), served.access.clone());
-        let kit = Buildkit::new(options, Arc::new(ShellLauncher), service).unwrap();
-        let bases = Bases::new(
-            bases::Options {
-                data_directory: directory.join("bases"),
-                registry,
-                extra_ca_file: extra_authority(),
-                seed_directory: Some(cache_directory()),
-            },
-            Arc::clone(&served.store),
-            served.access.clone(),
-            Arc::clone(&kit),
-        );
+        let builder = PlatformBuilder::new(parts, options).unwrap();
         Self {
+            kit: Arc::clone(builder.kit()),
+            bases: Arc::clone(builder.bases()),
             served,
-            kit,
-            bases,
+            builder,
+            trees,
+            manifests,
             lines: Arc::default(),
         }
+    }
+
+    /// A directory as an uploaded tree of a project; its digest.
+    pub async fn upload(&self, project: ProjectId, directory: &Path) -> String {
+        let (entries, contents) = scan(directory);
+        put_all(&self.trees, project, &contents).await;
+        let manifest = Manifest::new(entries).unwrap();
+        let digest = manifest.digest().to_string();
+        let mut known = self.manifests.0.lock().unwrap();
+        known.insert((project, digest.clone()), manifest);
+        digest
+    }
+
+    /// The request of a build of a tree.
+    pub async fn request(&self, directory: &Path) -> BuildRequest {
+        let project = ProjectId::from_uuid(uuid::Uuid::from_u128(7));
+        let digest = self.upload(project, directory).await;
+        BuildRequest {
+            build_id: BuildId::from_uuid(uuid::Uuid::now_v7()),
+            project_id: project,
+            service_id: ServiceId::from_uuid(uuid::Uuid::from_u128(8)),
+            source: BuildSource::Tree { digest },
+            settings: BuildSettings::default(),
+            variables: Vec::new(),
+        }
+    }
+
+    /// Plans and builds, as control does.
+    pub async fn build(&self, request: &BuildRequest) -> Result<(PlannedBuild, BuiltImage), BuildError> {
+        let planned = self.builder.plan(request).await?;
+        let built = self.builder.build(request, &planned, &*self.lines).await?;
+        Ok((planned, built))
     }
 
     pub async fn lease(&self) -> Lease {
@@ -187,8 +247,17 @@ where
     F: FnOnce(Arc<Site>) -> T,
     T: Future<Output = ()> + Send + 'static,
 {
+    with_hosts(Hosts::default(), test).await;
+}
+
+/// As [`with_site`], with settings of other registries.
+pub async fn with_hosts<F, T>(hosts: Hosts, test: F)
+where
+    F: FnOnce(Arc<Site>) -> T,
+    T: Future<Output = ()> + Send + 'static,
+{
     let _one = ONE.lock().await;
-    let site = Arc::new(Site::start().await);
+    let site = Arc::new(Site::start(hosts).await);
     let ended = tokio::spawn(test(Arc::clone(&site))).await;
     site.kit.purge().await.unwrap_or_else(|error| panic!("{error:?}"));
     assert!(!Path::new("/run/netns/fbbuild").exists());

@@ -18,7 +18,7 @@ fn project(number: u128) -> ProjectId {
 }
 
 /// What a directory holds, as entries, with the contents of its files.
-fn scan(directory: &Path) -> (Vec<Entry>, BTreeMap<Sha256, Vec<u8>>) {
+pub fn scan(directory: &Path) -> (Vec<Entry>, BTreeMap<Sha256, Vec<u8>>) {
     let (mut entries, mut contents) = (Vec::new(), BTreeMap::new());
     let mut left = vec![directory.to_owned()];
     while let Some(at) = left.pop() {
@@ -64,7 +64,7 @@ fn relative(root: &Path, path: &Path) -> String {
     path.strip_prefix(root).unwrap().to_str().unwrap().to_owned()
 }
 
-async fn put_all(store: &TreeStore, project: ProjectId, contents: &BTreeMap<Sha256, Vec<u8>>) {
+pub async fn put_all(store: &TreeStore, project: ProjectId, contents: &BTreeMap<Sha256, Vec<u8>>) {
     let mut upload = store.upload(project);
     for (digest, content) in contents {
         upload
