@@ -42,6 +42,7 @@ mod open;
 mod page;
 mod pool;
 mod publish;
+mod replica_io;
 mod routes;
 mod run;
 mod tunnel;

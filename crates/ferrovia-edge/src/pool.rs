@@ -8,6 +8,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::client::conn::http1::{self, SendRequest};
@@ -21,6 +22,7 @@ use crate::config::{
     AVOID_MS, CONNECT_TIMEOUT_MS, FRESH_ENOUGH_MS, MAX_BUFFER_BYTES, MAX_HEAD_BYTES, MAX_POOLED, POOL_IDLE_MS,
 };
 use crate::metrics::Metrics;
+use crate::replica_io::ReplicaIo;
 use crate::routes::Replica;
 use crate::watch::now_ms;
 
@@ -43,6 +45,8 @@ pub struct Connection {
     pub sender: SendRequest<Upload>,
     /// Since when it is unused; 0 while it is used.
     unused_since: Rc<Cell<u64>>,
+    /// Whether a write has failed.
+    broken: Arc<AtomicBool>,
 }
 
 /// Why no connection was made.
@@ -122,7 +126,8 @@ impl Pool {
     /// Takes a connection back whose last exchange is complete.
     pub fn put(&self, connection: Connection) {
         let mut idle = self.idle.borrow_mut();
-        if self.closed.get() || connection.sender.is_closed() || idle.len() >= MAX_POOLED {
+        let is_broken = connection.broken.load(Ordering::Relaxed);
+        if is_broken || self.closed.get() || connection.sender.is_closed() || idle.len() >= MAX_POOLED {
             return;
         }
         connection.unused_since.set(now_ms());
@@ -155,10 +160,11 @@ impl Pool {
             .map_err(|_| ConnectError::Late)?
             .map_err(ConnectError::Refused)?;
         stream.set_nodelay(true).map_err(ConnectError::Refused)?;
+        let (io, broken) = ReplicaIo::new(stream);
         let (sender, driver) = http1::Builder::new()
             .max_buf_size(MAX_BUFFER_BYTES)
             .max_header_size(MAX_HEAD_BYTES * 2)
-            .handshake::<_, Upload>(TokioIo::new(stream))
+            .handshake::<_, Upload>(TokioIo::new(io))
             .await
             .map_err(ConnectError::Handshake)?;
         let unused_since = Rc::new(Cell::new(0));
@@ -174,7 +180,11 @@ impl Pool {
                 pool.distrusted.set(true);
             }
         });
-        Ok(Connection { sender, unused_since })
+        Ok(Connection {
+            sender,
+            unused_since,
+            broken,
+        })
     }
 
     /// Closes what was unused for too long. Whether anything is left.

@@ -22,6 +22,7 @@ use crate::access::Entry;
 use crate::config::TUNNEL_IDLE_MS;
 use crate::io::ClientIo;
 use crate::pool::OpenGuard;
+use crate::replica_io::ReplicaIo;
 use crate::watch::now_ms;
 use crate::websocket::{Frames, GOING_AWAY_TO_CLIENT, GOING_AWAY_TO_SERVER};
 use crate::worker::Worker;
@@ -119,9 +120,9 @@ impl End {
     }
 
     fn of_replica(upgraded: Upgraded) -> Option<Self> {
-        let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
+        let parts = upgraded.downcast::<TokioIo<ReplicaIo>>().ok()?;
         Some(Self {
-            stream: parts.io.into_inner(),
+            stream: parts.io.into_inner().into_inner(),
             early: parts.read_buf,
         })
     }

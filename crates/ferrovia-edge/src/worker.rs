@@ -139,11 +139,11 @@ async fn serve(setup: Setup) -> std::io::Result<()> {
         let order = tokio::select! {
             order = orders.recv() => order,
             () = worker.stirred.notified() => {
-                look_at.get_or_insert_with(|| Instant::now() + Duration::from_millis(LOOK_MS));
+                look_at.get_or_insert_with(|| worker.next_look());
                 continue;
             }
             () = at(look_at) => {
-                look_at = worker.look().then(|| Instant::now() + Duration::from_millis(LOOK_MS));
+                look_at = worker.look().then(|| worker.next_look());
                 continue;
             }
         };
@@ -151,6 +151,7 @@ async fn serve(setup: Setup) -> std::io::Result<()> {
             None => return Ok(()),
             Some(Order::Swap(routes, done)) => {
                 worker.swap(routes);
+                look_at = look_at.map(|at: Instant| at.min(worker.next_look()));
                 for listener in listeners.drain(..) {
                     accepting.push(spawn_local(front::accept(Rc::clone(&worker), listener)));
                 }
@@ -321,6 +322,18 @@ impl Worker {
         drop(tunnels);
         self.end_tunnels(&self.routes());
         busy
+    }
+
+    /// When to look again: soon, or earlier when a drain ends.
+    fn next_look(&self) -> Instant {
+        let now = unix_ms();
+        let routes = self.routes();
+        let ends = routes
+            .draining
+            .values()
+            .filter_map(|&until_ms| u64::try_from(until_ms).ok()?.checked_sub(now));
+        let next = ends.filter(|&ms| ms > 0).min().unwrap_or(LOOK_MS).min(LOOK_MS);
+        Instant::now() + Duration::from_millis(next)
     }
 
     /// Ends the tunnels to replicas whose drain is over: its time has come, or it was there `before` and is gone.

@@ -1,0 +1,154 @@
+//! Which replica a request reaches, with what in its head, and what is said when none.
+
+use std::sync::atomic::Ordering;
+
+use ferrovia_core::table::RouteTarget;
+
+use crate::app::App;
+use crate::client::{get, raw, status_of};
+use crate::control::{route, to};
+use crate::edge::Edge;
+
+#[tokio::test]
+async fn hosts_lead_to_their_replicas_and_unknown_ones_to_a_page() {
+    let edge = Edge::start().await;
+    let (a, b) = (App::start("a").await, App::start("b").await);
+    edge.control
+        .publish(vec![
+            to("a.localhost", &[(1, a.address)]),
+            to("b.localhost", &[(2, b.address)]),
+        ])
+        .await;
+    assert_eq!(get(edge.address, "a.localhost", "/").await, (200, "a".to_owned()));
+    assert_eq!(
+        get(edge.address, "B.localhost:8080", "/").await,
+        (200, "b".to_owned())
+    );
+    let (status, body) = get(edge.address, "c.localhost", "/").await;
+    assert_eq!(status, 404);
+    assert!(body.contains("c.localhost"), "{body}");
+
+    let html = raw(
+        edge.address,
+        b"GET / HTTP/1.1\r\nHost: <c>.localhost\r\nAccept: text/html\r\nConnection: close\r\n\r\n",
+    )
+    .await;
+    assert_eq!(status_of(&html), 400);
+    let json = raw(
+        edge.address,
+        b"GET / HTTP/1.1\r\nHost: c.localhost\r\nAccept: application/json\r\nX-Request-Id: mine\r\nConnection: close\r\n\r\n",
+    )
+    .await;
+    assert!(
+        json.contains("application/problem+json") && json.contains("\"request_id\":\"mine\""),
+        "{json}"
+    );
+    let counts = edge.status().await.counts;
+    assert_eq!((counts.answered, counts.unknown_host, counts.refused), (2, 2, 1));
+}
+
+#[tokio::test]
+async fn a_service_that_does_not_run_says_why() {
+    let edge = Edge::start().await;
+    let reason = "v3 failed: exit code 1".to_owned();
+    edge.control
+        .publish(vec![route(
+            "a.localhost",
+            RouteTarget::Unavailable {
+                reason: reason.clone(),
+            },
+        )])
+        .await;
+    let (status, body) = get(edge.address, "a.localhost", "/").await;
+    assert_eq!(status, 503);
+    assert!(body.contains(&reason), "{body}");
+}
+
+#[tokio::test]
+async fn an_application_sees_who_asked_and_only_what_belongs_to_it() {
+    let edge = Edge::start().await;
+    let app = App::start("a").await;
+    edge.control
+        .publish(vec![to("a.localhost", &[(1, app.address)])])
+        .await;
+    let answer = raw(
+        edge.address,
+        b"GET http://a.localhost:9/head?q=1 HTTP/1.1\r\nHost: other\r\nConnection: close, x-secret, x-real-ip\r\n\
+          X-Secret: 1\r\nX-Forwarded-For: 6.6.6.6\r\nTE: trailers, deflate\r\nExpect: 100-continue\r\n\r\n",
+    )
+    .await;
+    let fields: serde_json::Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+    assert_eq!(fields["host"], "a.localhost:9");
+    assert_eq!(fields["(target)"], "/head?q=1");
+    assert_eq!(fields["x-forwarded-for"], "127.0.0.1");
+    assert_eq!(fields["x-real-ip"], "127.0.0.1");
+    assert_eq!(fields["x-forwarded-host"], "a.localhost:9");
+    assert_eq!(fields["x-forwarded-proto"], "http");
+    assert_eq!(fields["te"], "trailers");
+    assert_eq!(fields["x-request-id"], fields["x-railway-request-id"]);
+    assert!(
+        fields["x-request-start"]
+            .as_str()
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+            > 1_700_000_000_000
+    );
+    for gone in ["x-secret", "expect"] {
+        assert!(fields.get(gone).is_none(), "{gone}");
+    }
+    assert!(answer.contains("x-request-id: "), "{answer}");
+}
+
+#[tokio::test]
+async fn connections_are_kept_on_both_sides_and_belong_to_one_run() {
+    let edge = Edge::start_with(|options| options.workers = 1).await;
+    let (a, b) = (App::start("a").await, App::start("b").await);
+    edge.control
+        .publish(vec![to("a.localhost", &[(1, a.address)])])
+        .await;
+    let two = b"GET / HTTP/1.1\r\nHost: a.localhost\r\n\r\nGET / HTTP/1.1\r\nHost: a.localhost\r\n\r\n";
+    let three = [
+        two.as_slice(),
+        b"HEAD / HTTP/1.1\r\nHost: a.localhost\r\nConnection: close\r\n\r\n",
+    ]
+    .concat();
+    let answer = raw(edge.address, &three).await;
+    assert_eq!(answer.matches("HTTP/1.1 200 OK").count(), 3, "{answer}");
+    assert_eq!(a.connections.load(Ordering::SeqCst), 1);
+    assert_eq!(edge.status().await.counts.reused, 2);
+
+    // The same address under another replica: another connection.
+    edge.control
+        .publish(vec![
+            to("a.localhost", &[(2, a.address)]),
+            to("b.localhost", &[(3, b.address)]),
+        ])
+        .await;
+    assert_eq!(get(edge.address, "a.localhost", "/").await.0, 200);
+    assert_eq!(a.connections.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn replicas_share_the_load_and_one_that_refuses_is_passed_over() {
+    let edge = Edge::start().await;
+    let (a, b) = (App::start("a").await, App::start("b").await);
+    let gone = App::start("gone").await;
+    let nowhere = gone.address;
+    gone.kill().await;
+    edge.control
+        .publish(vec![to(
+            "a.localhost",
+            &[(1, a.address), (2, b.address), (3, nowhere)],
+        )])
+        .await;
+    let mut seen = std::collections::BTreeMap::new();
+    for _ in 0..60 {
+        let (status, body) = get(edge.address, "a.localhost", "/").await;
+        assert_eq!(status, 200);
+        *seen.entry(body).or_insert(0) += 1;
+    }
+    assert!(seen["a"] > 10 && seen["b"] > 10, "{seen:?}");
+    let failures = edge.status().await.counts.connect_failures;
+    assert!((1..20).contains(&failures), "{failures}");
+}
