@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ferrovia_core::table::{Audience, Row, Table, Version};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use crate::change::{Assembler, Change};
 use crate::error::Error;
@@ -178,8 +178,8 @@ impl<R: Row> Reader<R> {
         &self.table
     }
 
-    /// Applies the table at hand, then follows control until [`ReaderHandle::stop`]. Returns the last table and
-    /// `apply`; the file is closed by then.
+    /// Applies the table at hand, then follows control until [`ReaderHandle::stop`]; without any handle left, until
+    /// it is dropped. Returns the last table and `apply`; the file is closed by then.
     pub async fn run<A: Apply<R>>(mut self, mut apply: A) -> (Table<R>, A) {
         self.try_apply(&mut apply, Changed::All).await;
         let mut pause = RECONNECT_MS.0;
@@ -208,7 +208,7 @@ impl<R: Row> Reader<R> {
         let end = Instant::now() + Duration::from_millis(pause_ms);
         let due = self.reapply.map(|(at, _)| at);
         tokio::select! {
-            _ = self.stop.changed() => {}
+            () = changed(&mut self.stop) => {}
             () = sleep_until(end) => {}
             () = until(due) => self.try_apply(apply, Changed::All).await,
         }
@@ -263,12 +263,8 @@ impl<R: Row> Reader<R> {
                     Err(error) => return Err(error),
                 },
                 () = sender.beat() => sender.beat_once().await?,
-                changed = self.reports.changed() => match changed {
-                    Ok(()) => self.send_report(sender).await?,
-                    // Nobody is left to report: go on with the table alone.
-                    Err(_) => sleep(Duration::from_millis(RECONNECT_MS.1)).await,
-                },
-                _ = self.stop.changed() => {
+                () = changed(&mut self.reports) => self.send_report(sender).await?,
+                () = changed(&mut self.stop) => {
                     if *self.stop.borrow() == Stop::WithGoodbye {
                         sender.send(&FromReader::Goodbye).await?;
                     }
@@ -380,6 +376,13 @@ impl<R: Row> Reader<R> {
             let Some(batch) = next else { return Ok(()) };
             open = batch.to_vec();
         }
+    }
+}
+
+/// Waits for a new value; for ever when nobody is left to give one.
+async fn changed<T>(values: &mut watch::Receiver<T>) {
+    if values.changed().await.is_err() {
+        std::future::pending().await
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use ferrovia_core::id::ReplicaId;
 use ferrovia_core::observation::InFlight;
@@ -131,6 +132,32 @@ async fn without_control_the_last_good_table_is_there_at_once_and_only_changes_f
     eventually("the change is held", || memory.acknowledged("edge", newer)).await;
     assert_eq!(keeper.table(), memory.table());
     assert_eq!(memory.0.lock().unwrap().snapshots, 1);
+}
+
+#[tokio::test]
+async fn a_reader_that_nobody_holds_goes_on_and_pauses_between_its_attempts() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("tables.sock");
+    let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+    let keeper = Keeper::default();
+    let (handle, _reader) = start(directory.path(), "edge", &keeper);
+    drop(handle);
+    let start = Instant::now();
+    for _ in 0..4 {
+        drop(listener.accept().await.unwrap());
+    }
+    assert!(start.elapsed() >= Duration::from_millis(50 + 100 + 200));
+    drop(listener);
+    std::fs::remove_file(&socket).unwrap();
+
+    let memory = Memory::new();
+    let (notifier, _server) = memory.serve(&socket);
+    for n in 0..3 {
+        let version = memory.change(vec![row(n, 0)], vec![]);
+        notifier.changed();
+        eventually("the change is held", || memory.acknowledged("edge", version)).await;
+    }
+    assert_eq!(keeper.table(), memory.table());
 }
 
 #[tokio::test]
