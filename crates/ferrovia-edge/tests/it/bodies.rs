@@ -196,11 +196,13 @@ async fn an_early_answer_reaches_a_client_that_still_uploads() {
         let stream = TcpStream::connect(edge.address).await.unwrap();
         let (mut reading, mut writing) = stream.into_split();
         let upload = tokio::spawn(async move {
-            let head = b"POST / HTTP/1.1\r\nHost: a.localhost\r\nContent-Length: 3000000\r\n\r\n";
+            let head = b"POST / HTTP/1.1\r\nHost: a.localhost\r\nContent-Length: 3000000\r\nConnection: close\r\n\r\n";
             if writing.write_all(head).await.is_ok() {
                 // It fails once the edge has had enough; the answer counts.
                 let _ = writing.write_all(&vec![b'x'; 3_000_000]).await;
             }
+            // Dropped it would close this half, which an edge takes for a client that went away.
+            writing
         });
         let mut answer = Vec::new();
         let _ = timeout(Duration::from_secs(10), reading.read_to_end(&mut answer))

@@ -158,7 +158,7 @@ async fn hundreds_of_deploys_lose_no_request() {
     tally.stop.store(true, Ordering::Relaxed);
     visitors.join_all().await;
 
-    let failures = tally.failures.lock().unwrap();
+    let failures = std::mem::take(&mut *tally.failures.lock().unwrap());
     assert!(
         failures.is_empty(),
         "{} failures, the first: {:?}",
