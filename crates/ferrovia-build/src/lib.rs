@@ -17,7 +17,7 @@
 //! )?;
 //! builder.kit().ensure_bridge().await?;       // before `node` answers names on it
 //! builder.prepare(&log).await?;               // optional: the first base and the limits, with progress
-//! // … Control::new(control::Parts { builder: builder.clone(), .. }, ..)
+//! // … Control::new(control::Parts { builder: builder.clone(), .. }, ..); manifests and sweeps: `ferrovia_control::disk`
 //! builder.kit().stop().await?;                // when control ends; `purge` when the platform ends
 //! ```
 

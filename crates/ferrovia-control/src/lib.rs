@@ -14,7 +14,7 @@
 //! | `build` | build id | `build` | plan, find an equal image, else build; ends the build |
 //! | `instance` | instance id | `control` | cut-over: outcomes of deployments, replicas, routes |
 //! | `resync` | `engine` | `control` | compares the engine with the rows, in bulk, and enqueues differences |
-//! | `cleanup` | `images`, `logs`, `deleted`, `idempotency`, `sources`, `tables` | `cleanup` | takes away what nothing refers to |
+//! | `cleanup` | `images`, `logs`, `deleted`, `idempotency`, `sweeps`, `tables` | `cleanup` | takes away what nothing refers to |
 //!
 //! | use case | rows, in one transaction | enqueues |
 //! |---|---|---|
@@ -71,6 +71,7 @@ mod beside;
 mod build;
 mod cleanup;
 mod control;
+pub mod disk;
 mod dispatch;
 mod error;
 mod instance;

@@ -66,3 +66,17 @@ pub async fn find(conn: &mut Conn, project: ProjectId, digest: &str) -> Result<O
         .map(|manifest| from_json("source_tree", manifest))
         .transpose()
 }
+
+/// The digests of all trees that a project has.
+///
+/// # Errors
+/// [`Error::Unavailable`].
+pub async fn list_digests(conn: &mut Conn, project: ProjectId) -> Result<Vec<String>, Error> {
+    let digests = sqlx::query_scalar!(
+        "SELECT digest FROM source_tree WHERE project_id = $1 ORDER BY digest",
+        project.uuid()
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    Ok(digests)
+}

@@ -214,6 +214,25 @@ impl TreeStore {
         .await
     }
 
+    /// The projects that have a directory here.
+    ///
+    /// # Errors
+    /// [`TreeError::Disk`].
+    pub async fn projects(&self) -> Result<Vec<ProjectId>, TreeError> {
+        let root = self.root.clone();
+        blocking(move || {
+            let found = entries(&root).map_err(TreeError::disk("listing projects"))?;
+            let names = found
+                .iter()
+                .filter_map(|entry| entry.file_name().into_string().ok());
+            Ok(names
+                .filter_map(|name| uuid::Uuid::try_parse(&name).ok())
+                .map(ProjectId::from_uuid)
+                .collect())
+        })
+        .await
+    }
+
     /// Takes away what no tree of the project needs: contents that are not in `keep`, and what uploads left unfinished,
     /// all older than [`MIN_GARBAGE_AGE`] at `now`.
     ///

@@ -10,6 +10,7 @@
 mod builds;
 mod cleanup;
 mod deploys;
+mod disk;
 mod error_codes;
 mod faults;
 mod harness;

@@ -4,7 +4,7 @@
 mod builder;
 mod edge;
 mod node;
-mod rows;
+pub mod rows;
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
