@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use crate::exchange::Finish;
+use crate::finish::Finish;
 use crate::watch::{Patience, Watch};
 
 /// What goes wrong with a body.
@@ -84,7 +84,7 @@ impl Body for Upload {
                 source.ended.set(body.is_end_stream());
             }
         }
-        source.watch.has_body();
+        source.watch.has_body(&source.patience);
         polled.map_err(Into::into)
     }
 

@@ -26,7 +26,7 @@ const MAX_LINE_BYTES: u64 = 8 << 20;
 /// Longest time that either side waits for the other, in milliseconds.
 const TIMEOUT_MS: u64 = 10_000;
 /// Questions that are answered at once.
-const MAX_CLIENTS: usize = 8;
+pub const MAX_CLIENTS: usize = 8;
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]

@@ -71,4 +71,5 @@ pub const PATIENCE: Patience = Patience {
     idle_ms: IDLE_TIMEOUT_MS,
     client_ms: CLIENT_STALL_MS,
     answer_ms: ANSWER_TIMEOUT_MS,
+    wake_ms: WAKE_PATIENCE_MS,
 };

@@ -4,7 +4,6 @@
 
 use std::cell::Cell;
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,12 +37,16 @@ const TCP_KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Durat
 /// Accepts connections for ever.
 pub async fn accept(worker: Rc<Worker>, listener: TcpListener) {
     loop {
-        while !worker.makes_room() {
-            sleep(Duration::from_millis(ROOM_PAUSE_MS)).await;
-        }
         match listener.accept().await {
             Ok((stream, peer)) => {
-                spawn_local(serve(Rc::clone(&worker), stream, peer));
+                let watch = Arc::new(Watch::default());
+                watch.accepted(&worker.config.patience);
+                let registration = worker.register(&watch, peer);
+                spawn_local(serve(Rc::clone(&worker), stream, watch, registration));
+                // Others wait in the backlog, not here, where they would be lost when the listener passes on.
+                while !worker.has_room() {
+                    sleep(Duration::from_millis(ROOM_PAUSE_MS)).await;
+                }
             }
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
@@ -55,14 +58,11 @@ pub async fn accept(worker: Rc<Worker>, listener: TcpListener) {
 }
 
 /// One connection of a client.
-async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+async fn serve(worker: Rc<Worker>, stream: TcpStream, watch: Arc<Watch>, registration: Registration) {
     if prepare(&stream).is_err() {
         return;
     }
     let patience = worker.config.patience;
-    let watch = Arc::new(Watch::default());
-    watch.accepted(&patience);
-    let registration = worker.register(&watch, peer);
     let io = TokioIo::new(ClientIo::new(stream, Arc::clone(&watch), patience));
     let requests = Cell::new(0_u32);
     let service = service_fn(|request| {

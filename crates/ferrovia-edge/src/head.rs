@@ -156,6 +156,19 @@ pub fn make_request(headers: &mut HeaderMap, upgrade: Option<HeaderValue>, origi
     }
 }
 
+/// Whether it is beyond doubt where an application's answer ends, and what coding it is in: a transfer coding other
+/// than `chunked` would reach the client as content (RFC 9112 section 6.1).
+pub fn has_known_end(version: Version, headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => {
+            version == Version::HTTP_11 && coding.as_bytes().eq_ignore_ascii_case(b"chunked")
+        }
+        _ => false,
+    }
+}
+
 /// Makes an application's head one for a client.
 pub fn make_response(headers: &mut HeaderMap, request_id: &HeaderValue) {
     strip(headers);
@@ -194,9 +207,30 @@ fn strip(headers: &mut HeaderMap) {
         }
         headers.remove(CONNECTION);
     }
+    if headers.contains_key(TRANSFER_ENCODING) {
+        // Chunks say where the body ends; a length beside them is not passed on (RFC 9112 section 6.3).
+        headers.remove(CONTENT_LENGTH);
+    }
     for name in [KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE] {
         headers.remove(name);
     }
+    say_length_once(headers);
+}
+
+/// One length instead of the same one several times, which not everybody takes for the same (RFC 9110 section 8.6).
+fn say_length_once(headers: &mut HeaderMap) {
+    let Some(first) = headers.get(CONTENT_LENGTH) else {
+        return;
+    };
+    let several = first.as_bytes().contains(&b',') || headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some();
+    if !several {
+        return;
+    }
+    let length = names(headers, &CONTENT_LENGTH).next().map(str::to_owned);
+    match length.and_then(|length| HeaderValue::try_from(length).ok()) {
+        Some(length) => headers.insert(CONTENT_LENGTH, length),
+        None => headers.remove(CONTENT_LENGTH),
+    };
 }
 
 /// Removes fields that applications of the CGI family cannot tell from ours: `X_Forwarded_For`.

@@ -50,7 +50,9 @@ impl AsyncRead for ClientIo {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let result = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if buffer.filled().len() > before {
+        if result.is_pending() {
+            self.watch.read_blocked(&self.patience);
+        } else if buffer.filled().len() > before {
             self.watch.has_read(&self.patience);
         }
         result

@@ -7,7 +7,7 @@
 //! - a table is acknowledged when every worker has swapped, and a request is counted at its replica in the step in
 //!   which it resolves its route ([`open`]), so that "acknowledged and nothing open" means that a replica can go;
 //! - a connection belongs to one run of one container ([`routes`]): addresses are used again, connections never;
-//! - what may be sent again is sent again ([`exchange`]), what may not is sent over connections that are fresh
+//! - what may be sent again is sent again ([`attempt`]), what may not is sent over connections that are fresh
 //!   ([`pool`]);
 //! - half a body never looks like a whole one ([`body`]).
 //!
@@ -27,11 +27,13 @@
 //! Deliberately absent: TLS, HTTP/2, paths in routes, buffering, caching, compression; knowledge of engines.
 
 pub mod access;
+mod attempt;
 mod balance;
 mod body;
 pub mod command;
 pub mod config;
 mod exchange;
+mod finish;
 mod front;
 pub mod head;
 pub mod host;

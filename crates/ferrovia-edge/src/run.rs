@@ -36,6 +36,8 @@ const DRAIN: DrainPlan = DrainPlan {
 const GOODBYE_MS: u64 = 2_000;
 /// Open files that are not for connections.
 const RESERVED_FILES: u64 = 512;
+/// Threads for the table's files, beside those for questions: the one must never wait for the other.
+const FILE_THREADS: usize = 2;
 /// Stack of a worker, in bytes.
 const STACK_BYTES: usize = 1 << 20;
 
@@ -54,6 +56,8 @@ pub struct Options {
     pub listeners: Vec<TcpListener>,
     /// Threads that serve; 0: one per core.
     pub workers: usize,
+    /// Connections of clients at most, over all threads; 0: as many as open files allow.
+    pub max_connections: usize,
     /// Who the other processes of the platform run as.
     pub peers: Peers,
     /// Networks of proxies in front, whose forwarded fields are believed.
@@ -74,6 +78,7 @@ impl Options {
             table_dir,
             listeners,
             workers: 0,
+            max_connections: 0,
             peers,
             trusted: Vec::new(),
             patience: PATIENCE,
@@ -129,7 +134,7 @@ fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> Error {
 pub fn run(options: Options) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(4)
+        .max_blocking_threads(command::MAX_CLIENTS + FILE_THREADS)
         .build()
         .map_err(system("the runtime was not made"))?;
     runtime.block_on(async { Edge::start(options)?.run().await })
@@ -166,7 +171,7 @@ impl Edge {
         let config = Arc::new(Config {
             scheme: "http",
             trusted: options.trusted,
-            max_connections: max_connections(workers),
+            max_connections: max_connections(options.max_connections, workers),
             patience: options.patience,
             access: options.access,
         });
@@ -378,13 +383,18 @@ fn share_out(listeners: &[TcpListener], workers: usize) -> Result<Vec<Vec<TcpLis
 }
 
 /// Connections of clients that a worker may have: each needs one open file, and one more for a replica.
-fn max_connections(workers: usize) -> usize {
+fn max_connections(wanted: usize, workers: usize) -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile)
         .current
         .unwrap_or(u64::MAX);
-    let connections = limit.saturating_sub(RESERVED_FILES) / 2;
-    let connections = usize::try_from(connections).unwrap_or(usize::MAX).min(1 << 20);
-    (connections / workers.max(1)).max(16)
+    let possible = limit.saturating_sub(RESERVED_FILES) / 2;
+    let possible = usize::try_from(possible).unwrap_or(usize::MAX).min(1 << 20);
+    let connections = if wanted == 0 {
+        possible
+    } else {
+        wanted.min(possible)
+    };
+    (connections / workers.max(1)).max(1)
 }
 
 fn spawn_worker(setup: Setup, ended: mpsc::Sender<()>) -> Result<(), Error> {

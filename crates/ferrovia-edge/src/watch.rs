@@ -80,6 +80,8 @@ pub struct Watch {
     writing: Deadline,
     /// The application must send something.
     answering: Deadline,
+    /// Whether more of a request's body is wanted.
+    wants_body: AtomicBool,
     kick: AtomicU8,
     kicked: Notify,
     late: Notify,
@@ -98,8 +100,10 @@ pub struct Patience {
     pub idle_ms: u64,
     /// Without a byte of a request's body, or without the client taking a byte of the answer.
     pub client_ms: u64,
-    /// Until the answer's head, and without a byte of its body.
+    /// From the last byte of a request that was handed on to the answer's head, and without a byte of its body.
     pub answer_ms: u64,
+    /// Until a sleeping service takes a request.
+    pub wake_ms: u64,
 }
 
 impl Watch {
@@ -125,9 +129,21 @@ impl Watch {
 
     /// Bytes came from the client.
     pub fn has_read(&self, patience: &Patience) {
-        if self.phase() == Phase::Idle {
-            self.set_phase(Phase::Head);
-            self.reading.set_in(patience.head_ms);
+        match self.phase() {
+            Phase::Idle => {
+                self.set_phase(Phase::Head);
+                self.reading.set_in(patience.head_ms);
+            }
+            // Whether they are enough, the next read shows.
+            Phase::Serving => self.reading.clear(),
+            Phase::Head | Phase::Tunnel => {}
+        }
+    }
+
+    /// The client sends nothing for now.
+    pub fn read_blocked(&self, patience: &Patience) {
+        if self.wants_body.load(Ordering::Relaxed) {
+            self.reading.begin_in(patience.client_ms);
         }
     }
 
@@ -144,17 +160,23 @@ impl Watch {
     /// A head is complete.
     pub fn serving(&self) {
         self.set_phase(Phase::Serving);
+        self.wants_body.store(false, Ordering::Relaxed);
         self.reading.clear();
     }
 
     /// The next piece of a request's body is waited for.
     pub fn wants_body(&self, patience: &Patience) {
+        self.wants_body.store(true, Ordering::Relaxed);
         self.reading.begin_in(patience.client_ms);
     }
 
-    /// A piece of a request's body came, or nobody waits for one.
-    pub fn has_body(&self) {
+    /// A piece of a request's body came and is handed on, or there is none left.
+    pub fn has_body(&self, patience: &Patience) {
+        self.wants_body.store(false, Ordering::Relaxed);
         self.reading.clear();
+        if self.waits_for_head.load(Ordering::Relaxed) {
+            self.answering.set_in(patience.answer_ms);
+        }
     }
 
     /// The answer's head is waited for.
@@ -270,6 +292,7 @@ mod tests {
         idle_ms: 20,
         client_ms: 30,
         answer_ms: 40,
+        wake_ms: 50,
     };
 
     fn kick(watch: &Watch) -> u8 {

@@ -208,6 +208,11 @@ impl Worker {
         Some(pool)
     }
 
+    /// Whether a pool with this number is in use: its run of a replica is in a route.
+    pub fn has_pool(&self, number: u64) -> bool {
+        self.routes.borrow().pools.contains_key(&number)
+    }
+
     /// What the worker knows of a pool without making one.
     pub fn with_pool<T>(&self, number: u64, look: impl FnOnce(Option<&Pool>) -> T) -> T {
         look(self.pools.borrow().get(&number).map(|pool| &**pool))
@@ -252,17 +257,18 @@ impl Worker {
         }
     }
 
-    /// Whether there is room for another connection; if not, the one that is unused for longest is told to end.
-    pub fn makes_room(&self) -> bool {
+    /// Whether there are no more connections than there may be; if there are, the one that is unused for longest is
+    /// told to end.
+    pub fn has_room(&self) -> bool {
         let connections = self.connections.borrow();
-        if connections.len() + self.tunnels.borrow().len() < self.config.max_connections {
+        if connections.len() + self.tunnels.borrow().len() <= self.config.max_connections {
             return true;
         }
         let longest = connections
-            .values()
-            .filter_map(|watch| Some((watch.idle_until()?, watch)))
-            .min_by_key(|(at, _)| *at);
-        if let Some((_, watch)) = longest {
+            .iter()
+            .filter_map(|(&number, watch)| Some((watch.idle_until()?, number, watch)))
+            .min_by_key(|(at, number, _)| (*at, *number));
+        if let Some((_, _, watch)) = longest {
             self.metrics.ended.add();
             watch.set_kick(Kick::Finish);
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use ferrovia_edge::watch::Patience;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -49,6 +50,26 @@ async fn a_cut_answer_never_looks_complete() {
     );
     assert_eq!(edge.status().await.counts.cut, 1);
 
+    // No chunks, no length, and a reset instead of an end.
+    let edge = Edge::start().await;
+    let app = App::script(|_, mut stream| async move {
+        app::read_head(&mut stream).await;
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nhalf").await;
+        // The answer is read before the reset destroys it.
+        let _ = timeout(Duration::from_millis(200), stream.read(&mut [0; 1])).await;
+        let _ = stream.set_zero_linger();
+    })
+    .await;
+    edge.control
+        .publish(vec![to("a.localhost", &[(1, app.address)])])
+        .await;
+    let answer = raw(edge.address, GET).await;
+    assert!(
+        answer.contains("4\r\nhalf\r\n") && !answer.contains("\r\n0\r\n"),
+        "{answer}"
+    );
+
+    let (edge, _app) = answering(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n").await;
     // Without a length the end of the connection is the end of the answer: it must be a reset.
     let mut stream = TcpStream::connect(edge.address).await.unwrap();
     stream
@@ -147,6 +168,133 @@ async fn an_upload_is_passed_on_as_it_comes() {
     stream.write_all(b"0\r\n\r\n").await.unwrap();
     assert_eq!(status_of(&read_head(&mut stream).await), 200);
     assert!(so_far.to_lowercase().contains("transfer-encoding: chunked") && !so_far.contains("100-continue"));
+}
+
+#[tokio::test]
+async fn a_body_of_unknown_length_passes_whatever_the_method() {
+    let edge = Edge::start().await;
+    let app = App::start("a").await;
+    edge.control
+        .publish(vec![to("a.localhost", &[(1, app.address)])])
+        .await;
+    for method in ["GET", "POST", "DELETE", "QUERY"] {
+        let request = format!(
+            "{method} /echo HTTP/1.1\r\nHost: a.localhost\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n\
+             5\r\nhello\r\n0\r\n\r\n"
+        );
+        let answer = raw(edge.address, request.as_bytes()).await;
+        assert!(
+            status_of(&answer) == 200 && answer.ends_with("hello"),
+            "{method}: {answer}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_upload_may_take_longer_than_an_answer() {
+    let edge = Edge::start_with(|options| {
+        options.patience = Patience {
+            answer_ms: 700,
+            client_ms: 700,
+            ..options.patience
+        };
+    })
+    .await;
+    let app = App::start("a").await;
+    edge.control
+        .publish(vec![to("a.localhost", &[(1, app.address)])])
+        .await;
+    let mut stream = TcpStream::connect(edge.address).await.unwrap();
+    stream
+        .write_all(
+            b"POST /echo HTTP/1.1\r\nHost: a.localhost\r\nContent-Length: 20\r\nConnection: close\r\n\r\n",
+        )
+        .await
+        .unwrap();
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        stream.write_all(b"x").await.unwrap();
+    }
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(status_of(&answer), 200);
+}
+
+#[tokio::test]
+async fn a_client_is_not_blamed_for_an_application_that_does_not_read() {
+    const BYTES: usize = 30_000_000;
+    let edge = Edge::start_with(|options| options.patience.client_ms = 300).await;
+    let app = App::script(|_, mut stream| async move {
+        let mut got = 0;
+        let mut buffer = vec![0; 64 << 10];
+        while got < BYTES {
+            // Once in the middle of the upload it stands still for longer than a client may.
+            if got == 0 {
+                tokio::time::sleep(Duration::from_millis(1_500)).await;
+            }
+            match stream.read(&mut buffer).await {
+                Ok(n) if n > 0 => got += n,
+                _ => return,
+            }
+        }
+        let _ = stream.write_all(app::OK).await;
+    })
+    .await;
+    edge.control
+        .publish(vec![to("a.localhost", &[(1, app.address)])])
+        .await;
+    let mut stream = TcpStream::connect(edge.address).await.unwrap();
+    let head = format!(
+        "POST / HTTP/1.1\r\nHost: a.localhost\r\nContent-Length: {BYTES}\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    for _ in 0..BYTES / 100_000 {
+        stream.write_all(&[b'x'; 100_000]).await.unwrap();
+    }
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(status_of(&answer), 200);
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_ends_what_its_request_started() {
+    let edge = Edge::start().await;
+    let (said, mut heard) = mpsc::unbounded_channel();
+    let app = App::script(move |n, mut stream| {
+        let said = said.clone();
+        async move {
+            app::read_head(&mut stream).await;
+            said.send(format!("{n} began")).unwrap();
+            if n == 1 {
+                let _ = stream
+                    .write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n")
+                    .await;
+            }
+            let _ = stream.read(&mut [0; 1]).await;
+            said.send(format!("{n} ended")).unwrap();
+        }
+    })
+    .await;
+    let version = edge
+        .control
+        .publish(vec![to("a.localhost", &[(1, app.address)])])
+        .await;
+    // Before the answer's head, and in the middle of its body.
+    for n in 0..2 {
+        let mut stream = TcpStream::connect(edge.address).await.unwrap();
+        stream.write_all(GET).await.unwrap();
+        assert_eq!(heard.recv().await.unwrap(), format!("{n} began"));
+        if n == 1 {
+            read_head(&mut stream).await;
+        }
+        drop(stream);
+        let ended = timeout(Duration::from_secs(10), heard.recv()).await.unwrap();
+        assert_eq!(ended.unwrap(), format!("{n} ended"));
+    }
+    eventually("nothing is open", async || {
+        edge.control.open(1, version) == Some(0)
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -1,16 +1,18 @@
 //! Servers that break: what is sent again, what is not, and what the visitor is told.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::app::{self, App, OK};
 use crate::client::{get, raw, status_of};
 use crate::control::to;
 use crate::edge::Edge;
+use crate::eventually;
 
 const HOST: &str = "a.localhost";
 
@@ -177,6 +179,59 @@ async fn a_request_whose_replica_leaves_under_it_goes_to_the_new_one() {
     };
     let (answer, ()) = tokio::join!(get(edge.address, HOST, "/"), swap);
     assert_eq!(answer, (200, "new".to_owned()));
+}
+
+#[tokio::test]
+async fn a_connection_attempt_to_a_replica_that_leaves_is_given_up_at_once() {
+    // A listener whose backlog is full answers no SYN: an attempt hangs.
+    let full = rustix::net::socket(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::STREAM,
+        None,
+    )
+    .unwrap();
+    rustix::net::bind(&full, &"127.0.0.1:0".parse::<SocketAddr>().unwrap()).unwrap();
+    rustix::net::listen(&full, 0).unwrap();
+    let address = std::net::TcpListener::from(full.try_clone().unwrap())
+        .local_addr()
+        .unwrap();
+    let mut waiting = Vec::new();
+    while let Ok(stream) = tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await
+    {
+        waiting.push(stream.unwrap());
+    }
+    let new = App::start("new").await;
+    let edge = Edge::start().await;
+    edge.control.publish(vec![to(HOST, &[(1, address)])]).await;
+    let start = std::time::Instant::now();
+    let swap = async {
+        eventually("it is on its way", async || {
+            edge.status().await.counts.requests == 1
+        })
+        .await;
+        edge.control.publish(vec![to(HOST, &[(2, new.address)])]).await;
+    };
+    let (answer, ()) = tokio::join!(get(edge.address, HOST, "/"), swap);
+    assert_eq!(answer, (200, "new".to_owned()));
+    assert!(
+        start.elapsed() < Duration::from_millis(2_500),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn a_body_that_is_none_is_the_clients_fault() {
+    let app = App::script(|_, mut stream| async move {
+        let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+    })
+    .await;
+    let edge = before(&app).await;
+    let request =
+        format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\nxyz\r\n");
+    assert_eq!(status_of(&raw(edge.address, request.as_bytes()).await), 400);
+    let counts = edge.status().await.counts;
+    assert_eq!((counts.broken, counts.abandoned), (0, 1));
 }
 
 #[tokio::test]

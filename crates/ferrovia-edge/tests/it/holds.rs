@@ -82,6 +82,38 @@ async fn a_sleeping_service_is_woken_and_answers() {
 }
 
 #[tokio::test]
+async fn a_service_that_does_not_wake_up_says_so() {
+    // Nobody is there to wake it.
+    let edge = Edge::start_with(|options| options.patience.wake_ms = 200).await;
+    edge.control.publish(vec![route(HOST, RouteTarget::Asleep)]).await;
+    let (status, body) = get(edge.address, HOST, "/").await;
+    assert!(
+        status == 503 && body.contains("did not wake up"),
+        "{status} {body}"
+    );
+}
+
+#[tokio::test]
+async fn a_held_request_with_a_body_is_sent_whole() {
+    let edge = Edge::start().await;
+    edge.control
+        .publish(vec![route(HOST, RouteTarget::Hold { max_wait_ms: 10_000 })])
+        .await;
+    let app = App::start("new").await;
+    let body = "x".repeat(300_000);
+    let request = format!(
+        "POST /echo HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    let swap = async {
+        eventually("it waits", async || edge.status().await.counts.held == 1).await;
+        edge.control.publish(vec![to(HOST, &[(1, app.address)])]).await;
+    };
+    let (answer, ()) = tokio::join!(crate::client::raw(edge.address, request.as_bytes()), swap);
+    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with(&body));
+}
+
+#[tokio::test]
 async fn health_moves_traffic_and_a_new_start_closes_the_pool() {
     let edge = Edge::start_with(|options| options.workers = 1).await;
     let board = Board::default();

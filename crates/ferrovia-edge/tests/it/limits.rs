@@ -12,12 +12,14 @@ use crate::app::{self, App};
 use crate::client::{get, raw, read_head, status_of};
 use crate::control::to;
 use crate::edge::Edge;
+use crate::eventually;
 
 const SHORT: Patience = Patience {
     head_ms: 300,
     idle_ms: 600,
     client_ms: 300,
     answer_ms: 300,
+    wake_ms: 300,
 };
 
 /// Sends bytes and waits for the end of the connection; what came and how long it took.
@@ -133,4 +135,43 @@ async fn every_request_leaves_a_record() {
         (record.status.as_u16(), record.host.as_str(), record.replica_id),
         (404, "b.localhost", None)
     );
+}
+
+#[tokio::test]
+async fn when_there_is_no_room_the_longest_unused_connection_makes_it() {
+    let edge = Edge::start_with(|options| {
+        options.workers = 1;
+        options.max_connections = 3;
+    })
+    .await;
+    let app = App::start("a").await;
+    edge.control
+        .publish(vec![to("a.localhost", &[(1, app.address)])])
+        .await;
+    let get = b"HEAD / HTTP/1.1\r\nHost: a.localhost\r\n\r\n";
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(edge.address).await.unwrap();
+        stream.write_all(get).await.unwrap();
+        assert_eq!(status_of(&read_head(&mut stream).await), 200);
+        streams.push(stream);
+    }
+    // The first is in the middle of a request: the second has to go.
+    streams[0]
+        .write_all(b"POST /echo HTTP/1.1\r\nHost: a.localhost\r\nContent-Length: 2\r\n\r\n")
+        .await
+        .unwrap();
+    eventually("the upload is known", async || {
+        edge.status().await.counts.requests == 4
+    })
+    .await;
+    let mut fourth = TcpStream::connect(edge.address).await.unwrap();
+    fourth.write_all(get).await.unwrap();
+    assert_eq!(status_of(&read_head(&mut fourth).await), 200);
+    assert_eq!(streams[1].read(&mut [0; 1]).await.unwrap(), 0);
+    streams[0].write_all(b"hi").await.unwrap();
+    streams[2].write_all(get).await.unwrap();
+    for n in [0, 2] {
+        assert_eq!(status_of(&read_head(&mut streams[n]).await), 200);
+    }
 }

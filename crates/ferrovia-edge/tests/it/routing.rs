@@ -2,10 +2,15 @@
 
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use ferrovia_core::table::RouteTarget;
+use http::Request;
+use http_body_util::Full;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
-use crate::app::App;
-use crate::client::{get, raw, status_of};
+use crate::app::{self, App};
+use crate::client::{Client, get, raw, read_head, status_of};
 use crate::control::{route, to};
 use crate::edge::Edge;
 
@@ -151,4 +156,95 @@ async fn replicas_share_the_load_and_one_that_refuses_is_passed_over() {
     assert!(seen["a"] > 10 && seen["b"] > 10, "{seen:?}");
     let failures = edge.status().await.counts.connect_failures;
     assert!((1..20).contains(&failures), "{failures}");
+}
+
+#[tokio::test]
+async fn once_acknowledged_no_worker_sends_anything_to_what_left() {
+    let edge = Edge::start_with(|options| options.workers = 4).await;
+    let (old, new) = (App::start("old").await, App::start("new").await);
+    edge.control
+        .publish(vec![to("a.localhost", &[(1, old.address)])])
+        .await;
+    // Connections at all workers, with upstream connections to the old one in their pools.
+    let mut clients: Vec<Client> = (0..64).map(|_| Client::new(edge.address)).collect();
+    let request = || {
+        Request::get("/")
+            .header("host", "a.localhost")
+            .body(Full::new(Bytes::new()))
+            .unwrap()
+    };
+    for _ in 0..10 {
+        for (names, app) in [("old", &old), ("new", &new)] {
+            edge.control
+                .publish(vec![to(
+                    "a.localhost",
+                    &[(u128::from(names == "new") + 1, app.address)],
+                )])
+                .await;
+            for client in &mut clients {
+                assert_eq!(client.send(request()).await.unwrap().body(), names);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_in_front_is_believed_when_it_is_trusted() {
+    let edge = Edge::start_with(|options| options.trusted = vec!["127.0.0.0/8".parse().unwrap()]).await;
+    let app = App::start("a").await;
+    edge.control
+        .publish(vec![to("a.localhost", &[(1, app.address)])])
+        .await;
+    let answer = raw(
+        edge.address,
+        b"GET /head HTTP/1.1\r\nHost: a.localhost\r\nX-Forwarded-For: 198.51.100.7\r\nX-Forwarded-Proto: https\r\n\
+          X-Request-Id: id-7\r\nConnection: close\r\n\r\n",
+    )
+    .await;
+    let fields: serde_json::Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+    assert_eq!(fields["x-forwarded-for"], "198.51.100.7, 127.0.0.1");
+    assert_eq!(fields["x-forwarded-proto"], "https");
+    assert_eq!(fields["x-request-id"], "id-7");
+    assert!(answer.contains("x-request-id: id-7"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_question_about_the_whole_server_reaches_the_application() {
+    let edge = Edge::start().await;
+    let app = App::start("a").await;
+    edge.control
+        .publish(vec![to("a.localhost", &[(1, app.address)])])
+        .await;
+    let request = b"OPTIONS * HTTP/1.1\r\nHost: a.localhost\r\nConnection: close\r\n\r\n";
+    assert_eq!(status_of(&raw(edge.address, request).await), 200);
+}
+
+#[tokio::test]
+async fn what_an_application_nominates_or_means_for_one_connection_stays_behind() {
+    let edge = Edge::start().await;
+    let app = App::script(|_, mut stream| async move {
+        app::read_head(&mut stream).await;
+        let _ = stream
+            .write_all(
+                b"HTTP/1.1 200 OK\r\nConnection: close, x-secret, x-request-id, content-length\r\nX-Secret: 1\r\n\
+                  Keep-Alive: timeout=5\r\nProxy-Connection: close\r\nX-Kept: 1\r\nContent-Length: 2\r\n\r\nok",
+            )
+            .await;
+    })
+    .await;
+    edge.control
+        .publish(vec![to("a.localhost", &[(1, app.address)])])
+        .await;
+    let mut stream = TcpStream::connect(edge.address).await.unwrap();
+    stream
+        .write_all(b"HEAD / HTTP/1.1\r\nHost: a.localhost\r\n\r\n")
+        .await
+        .unwrap();
+    let head = read_head(&mut stream).await;
+    for kept in ["x-kept: 1", "x-request-id: ", "content-length: 2"] {
+        assert!(head.contains(kept), "{head}");
+    }
+    for gone in ["x-secret", "keep-alive", "connection"] {
+        assert!(!head.contains(gone), "{head}");
+    }
 }

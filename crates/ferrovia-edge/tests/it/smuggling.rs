@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::app::{App, OK};
+use crate::app::{self, App, OK};
 use crate::client::{raw, status_of};
 use crate::control::to;
 use crate::edge::Edge;
@@ -129,4 +129,94 @@ async fn broken_chunks_never_look_like_a_whole_body() {
             "{chunks:?}: {got}"
         );
     }
+}
+
+/// An edge before a server that answers the first request of each connection with these bytes, and keeps it open.
+async fn answering(bytes: &'static [u8]) -> (Edge, App) {
+    let app = App::script(move |_, mut stream| async move {
+        app::read_head(&mut stream).await;
+        let _ = stream.write_all(bytes).await;
+        app::serve_ok(stream).await;
+    })
+    .await;
+    // One worker: all requests meet the same pool.
+    let edge = Edge::start_with(|options| options.workers = 1).await;
+    edge.control.publish(vec![to("a", &[(1, app.address)])]).await;
+    (edge, app)
+}
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+
+#[tokio::test]
+async fn answers_whose_end_is_in_doubt_are_not_passed_on() {
+    for answer in [
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nx",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nokk",
+        "HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Folded: a\r\n b\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nContent-Length : 2\r\n\r\nok",
+        "HTTP/2 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/1.1 99 OK\r\nContent-Length: 2\r\n\r\nok",
+    ] {
+        let (edge, _app) = answering(answer.as_bytes()).await;
+        let got = raw(edge.address, GET).await;
+        assert_eq!(status_of(&got), 502, "{answer:?} became {got:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_length_beside_the_chunks_of_an_answer_or_said_twice_does_no_harm() {
+    for (answer, body) in [
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+            "5\r\nhello\r\n0\r\n\r\n",
+        ),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\nhello", "hello"),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
+            "hello",
+        ),
+    ] {
+        let (edge, _app) = answering(answer.as_bytes()).await;
+        let got = raw(edge.address, GET).await;
+        let (head, rest) = got.split_once("\r\n\r\n").unwrap();
+        assert_eq!(rest, body, "{answer:?} became {got:?}");
+        let lengths = head.matches("content-length").count();
+        assert_eq!(lengths, usize::from(body == "hello"), "{answer:?} became {got:?}");
+        assert!(!head.contains("5, 5"), "{got:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_follows_an_answer_never_becomes_the_next_one() {
+    for answer in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
+        "HTTP/1.1 204 No Content\r\nContent-Length: 4\r\n\r\nevil",
+        "HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
+        "HTTP/1.1 304 Not Modified\r\nContent-Length: 4\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
+    ] {
+        let (edge, _app) = answering(answer.as_bytes()).await;
+        // One after the other, and the second on the heels of the first.
+        let pipelined = [b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", GET].concat();
+        for request in [pipelined.as_slice(), GET, GET] {
+            let got = raw(edge.address, request).await;
+            assert!(!got.contains("evil"), "{answer:?} became {got:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_length_said_twice_is_passed_on_once() {
+    let (edge, _app, got) = recording().await;
+    let request =
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi";
+    let answer = raw(edge.address, request.as_bytes()).await;
+    let got = got.lock().unwrap().to_lowercase();
+    assert!(
+        status_of(&answer) == 400 || got.matches("content-length").count() == 1,
+        "{got}"
+    );
 }

@@ -203,3 +203,44 @@ async fn an_application_may_decline_and_may_not_switch_unasked() {
     assert_eq!(answer.matches("HTTP/1.1 200 OK").count(), 2, "{answer}");
     assert_eq!(crate::client::get(edge.address, "b.localhost", "/").await.0, 502);
 }
+
+#[tokio::test]
+async fn any_protocol_passes_byte_for_byte_both_ways_until_each_side_has_ended() {
+    const BYTES: usize = 3_000_000;
+    let edge = Edge::start().await;
+    let app = App::script(|_, mut stream| async move {
+        let head = app::read_head(&mut stream).await;
+        // What the client sent without waiting may stand behind the head already.
+        let early = head.split_once("\r\n\r\n").unwrap().1.to_owned();
+        stream
+            .write_all(b"HTTP/1.1 101 X\r\nUpgrade: custom\r\nConnection: upgrade\r\n\r\nhello")
+            .await
+            .unwrap();
+        let mut all = early.into_bytes();
+        stream.read_to_end(&mut all).await.unwrap();
+        // Everything back, after the client's own end.
+        stream.write_all(&all).await.unwrap();
+    })
+    .await;
+    edge.control
+        .publish(vec![to("a.localhost", &[(1, app.address)])])
+        .await;
+    let mut stream = TcpStream::connect(edge.address).await.unwrap();
+    stream
+        .write_all(
+            b"GET / HTTP/1.1\r\nHost: a.localhost\r\nConnection: upgrade\r\nUpgrade: custom\r\n\r\nearly",
+        )
+        .await
+        .unwrap();
+    let head = read_head(&mut stream).await;
+    assert!(head.contains("upgrade: custom"), "{head}");
+    let sent: Vec<u8> = (0..BYTES).map(|n| u8::try_from(n % 251).unwrap()).collect();
+    stream.write_all(&sent).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut all = Vec::new();
+    timeout(LIMIT, stream.read_to_end(&mut all))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(all.starts_with(b"helloearly") && all[10..] == sent);
+}
