@@ -200,7 +200,7 @@ impl Api {
     /// A new token's text.
     pub async fn token(&self, name: &str, scope: Scope) -> String {
         let text = token::generate().unwrap();
-        let team = team::find_first(&mut *self.test.db.conn().await.unwrap())
+        let team = team::find_first(&mut self.test.db.conn().await.unwrap())
             .await
             .unwrap()
             .unwrap();

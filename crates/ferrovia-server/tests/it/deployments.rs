@@ -127,7 +127,7 @@ async fn a_port_variable_is_the_port() {
     api.patch(&format!("{WEB}/variables"), set).await.expect(200);
     let made = api.deploy().await;
     let id = ferrovia_core::id::DeploymentId::from_uuid(uuid_of(&made));
-    let row = ferrovia_store::deployment::get(&mut *api.test.db.conn().await.unwrap(), id)
+    let row = ferrovia_store::deployment::get(&mut api.test.db.conn().await.unwrap(), id)
         .await
         .unwrap();
     assert_eq!(
