@@ -74,6 +74,12 @@ pub enum Command {
     Up(Up),
     /// Deploy an image
     Deploy(Deploy),
+    /// What would be built from a directory, and why; needs no server
+    Detect {
+        /// The directory
+        #[arg(default_value = ".")]
+        directory: PathBuf,
+    },
     /// What runs in the environment
     Status,
     /// What the application wrote

@@ -1,6 +1,7 @@
 //! One module per group of commands.
 
 mod access;
+mod detect;
 mod doctor;
 mod instance;
 mod logs;
@@ -61,6 +62,9 @@ pub async fn run(args: Args, printer: &Printer) -> Result<Exit, Failure> {
         global,
         command,
     } = args;
+    if let Command::Detect { directory } = &command {
+        return detect::detect(directory, printer);
+    }
     let config = Config::load()?;
     let session = Session {
         global,
@@ -68,6 +72,7 @@ pub async fn run(args: Args, printer: &Printer) -> Result<Exit, Failure> {
         printer,
     };
     match command {
+        Command::Detect { .. } => Ok(Exit::Done),
         Command::Login { url } => access::login(session, url).await,
         Command::Link => access::link(session).await,
         Command::Whoami => access::whoami(&session).await,

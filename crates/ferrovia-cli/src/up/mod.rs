@@ -2,7 +2,7 @@
 
 mod content;
 pub mod follow;
-mod scan;
+pub mod scan;
 mod upload;
 
 use std::path::Path;
