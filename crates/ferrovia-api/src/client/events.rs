@@ -13,8 +13,6 @@ use super::{Client, Error};
 const MAX_EVENT_BYTES: usize = 1024 * 1024;
 /// Name of the event after which nothing comes.
 pub(crate) const END: &str = "end";
-/// Longest time without contact before a follower gives up, in milliseconds.
-const GIVE_UP_MS: u64 = 60_000;
 /// First pause before the connection is made again, in milliseconds; it doubles.
 const FIRST_PAUSE_MS: u64 = 100;
 /// Longest pause before the connection is made again, in milliseconds.
@@ -134,8 +132,8 @@ impl Follow {
         }
     }
 
-    /// The next event's name and content; `None` after the end. Connects again after a loss, for up to a minute; a
-    /// first connection that is refused is told at once.
+    /// The next event's name and content; `None` after the end. Connects again after a loss, for as long as
+    /// the client has patience; a first connection that is refused is told at once.
     ///
     /// # Errors
     /// [`Error::Lost`] or [`Error::Unreachable`] when contact stays lost; [`Error::Problem`] when the server refuses.
@@ -174,7 +172,7 @@ impl Follow {
                 }
             }
             self.events = None;
-            give_up.get_or_insert_with(|| Instant::now() + Duration::from_millis(GIVE_UP_MS));
+            give_up.get_or_insert_with(|| Instant::now() + self.client.patience);
             tokio::time::sleep(Duration::from_millis(pause_ms)).await;
             pause_ms = (pause_ms * 2).min(LONGEST_PAUSE_MS);
         }

@@ -27,6 +27,8 @@ pub use events::{Event, Events, Follow};
 pub const CONNECT_TIMEOUT_MS: u64 = 5_000;
 /// Longest time without a byte of the answer, in milliseconds: over three heartbeats of a stream.
 pub const READ_TIMEOUT_MS: u64 = 3 * crate::STREAM_HEARTBEAT_MS + 2_000;
+/// Longest time that a stream looks for a server that was lost, in milliseconds.
+pub const PATIENCE_MS: u64 = 60_000;
 /// Longest answer that is read whole, in bytes.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
@@ -104,6 +106,7 @@ pub struct Client {
     base: Url,
     token: Option<Secret>,
     shown: String,
+    patience: Duration,
 }
 
 impl std::fmt::Debug for Client {
@@ -154,7 +157,15 @@ impl Client {
             base,
             token,
             shown,
+            patience: Duration::from_millis(PATIENCE_MS),
         })
+    }
+
+    /// The same client, whose streams look for a lost server for another time than [`PATIENCE_MS`].
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// The address, for people.

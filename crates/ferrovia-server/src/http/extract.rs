@@ -194,7 +194,11 @@ pub fn paced(body: AxumBody) -> impl Stream<Item = io::Result<Bytes>> + Send {
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
     // Every body of this API is an object; serde would take an array of an object's values for it.
     if bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[') {
-        return Err(Failure::new(&code::FIELD_INVALID, "the body must be a JSON object, not an array").field("body"));
+        return Err(Failure::new(
+            &code::FIELD_INVALID,
+            "the body must be a JSON object, not an array",
+        )
+        .field("body"));
     }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {

@@ -70,7 +70,9 @@ async fn bodies_that_are_none() {
     with("application/json", b"{\"name\":\"a\"} x".to_vec())
         .await
         .refused(400, "json_invalid");
-    with("application/json", "[".repeat(100_000).into_bytes()).await.refused(422, "field_invalid");
+    with("application/json", "[".repeat(100_000).into_bytes())
+        .await
+        .refused(422, "field_invalid");
     with("text/plain", b"{}".to_vec())
         .await
         .refused(415, "media_type_unsupported");

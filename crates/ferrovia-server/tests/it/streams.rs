@@ -146,3 +146,17 @@ async fn a_refused_stream_says_why_at_once() {
     let error = follow.next::<Deployment>().await.unwrap_err();
     assert_eq!(error.code(), Some("deployment_not_found"));
 }
+
+#[tokio::test]
+async fn a_server_that_stays_away_is_given_up() {
+    let api = Api::new().await;
+    api.target().await;
+    let made = api.deploy().await;
+    let (address, guard) = api.listen().await;
+    let client = client(&api, address).with_patience(std::time::Duration::from_millis(300));
+    let mut follow = client.follow_deployment(uuid_of(&made));
+    assert!(follow.next::<Deployment>().await.unwrap().is_some());
+    drop(guard);
+    let error = follow.next::<Deployment>().await.unwrap_err();
+    assert!(error.is_retryable(), "{error}");
+}

@@ -1,0 +1,218 @@
+//! `up`, `deploy` and `redeploy`: what is said, what is printed, and the exit code.
+
+use ferrovia_core::error::Report;
+use serde_json::{Value, json};
+
+use crate::server::{Server, directory};
+
+const FILES: [(&str, &str); 3] = [
+    ("package.json", "{}"),
+    ("server.js", "console.log('hello')"),
+    ("node_modules/x/index.js", "ignored"),
+];
+
+fn hello() -> (tempfile::TempDir, std::path::PathBuf) {
+    let mut files = FILES.to_vec();
+    files.push((".gitignore", "node_modules\n"));
+    directory("hello", &files)
+}
+
+#[tokio::test]
+async fn up_from_nothing_to_a_url() {
+    let server = Server::start().await;
+    let (_root, directory) = hello();
+    let (ran, ()) = tokio::join!(
+        server.run(&directory, &["up", "--json", "--create"]),
+        server.move_next(None)
+    );
+    let ran = ran.code(0);
+    let lines = ran.lines();
+    let events: Vec<&str> = lines.iter().map(|line| line["event"].as_str().unwrap()).collect();
+    assert_eq!(events[0], "target");
+    assert_eq!(lines[0]["created"], json!(["project", "environment", "service"]));
+    assert_eq!(events[1], "uploaded");
+    assert_eq!(lines[1]["files"], 3);
+    assert!(
+        events.contains(&"log") && events.contains(&"progress"),
+        "{events:?}"
+    );
+    let result = lines.last().unwrap();
+    let keys: Vec<&str> = result.as_object().unwrap().keys().map(String::as_str).collect();
+    let mut wanted = [
+        "event",
+        "deployment_id",
+        "number",
+        "project",
+        "service",
+        "environment",
+        "outcome",
+        "state",
+        "url",
+        "image",
+        "durations_ms",
+        "warnings",
+        "error",
+    ];
+    wanted.sort_unstable();
+    let mut sorted = keys.clone();
+    sorted.sort_unstable();
+    assert_eq!(sorted, wanted);
+    assert_eq!(result["event"], "result");
+    assert_eq!(result["outcome"], "succeeded");
+    assert_eq!(
+        (&result["project"], &result["service"]),
+        (&json!("hello"), &json!("hello"))
+    );
+    assert_eq!(result["url"], "http://hello-production.localhost:8080");
+    assert_eq!(result["image"], format!("sha256:{}", "a".repeat(64)));
+    for part in ["upload", "queue", "build", "deploy", "total"] {
+        assert!(result["durations_ms"][part].is_u64(), "{part}: {result}");
+    }
+    assert_eq!(
+        (&result["warnings"], &result["error"]),
+        (&json!([]), &Value::Null)
+    );
+    assert!(
+        ran.stderr.contains("to service hello in hello/production"),
+        "{}",
+        ran.stderr
+    );
+
+    // Again: nothing is sent, and for people only the URL is data.
+    let (again, ()) = tokio::join!(server.run(&directory, &["up"]), server.move_next(None));
+    let again = again.code(0);
+    assert_eq!(again.stdout, "http://hello-production.localhost:8080\n");
+    assert!(!again.stderr.contains("sent "), "{}", again.stderr);
+    assert!(
+        again.stderr.contains("install | added 12 packages"),
+        "{}",
+        again.stderr
+    );
+    assert!(again.stderr.contains("v2 runs after"), "{}", again.stderr);
+    assert!(!again.stderr.contains('\u{1b}'), "no colour when piped");
+}
+
+#[tokio::test]
+async fn a_new_name_needs_a_word() {
+    let server = Server::start().await;
+    let (_root, directory) = hello();
+    let ran = server.run(&directory, &["up", "--json"]).await.code(1);
+    let result = ran.lines().pop().unwrap();
+    assert_eq!(
+        (&result["event"], &result["outcome"]),
+        (&json!("result"), &json!("failed"))
+    );
+    assert_eq!(result["deployment_id"], Value::Null);
+    assert_eq!(result["error"]["code"], "project_not_found");
+    assert!(ran.stderr.contains("--create"), "{}", ran.stderr);
+}
+
+#[tokio::test]
+async fn a_failed_deployment_says_why() {
+    let server = Server::start().await;
+    let (_root, directory) = hello();
+    let report = Report::new("build_failed", "`npm ci` exited with 1")
+        .with_hint("look at the log")
+        .with_log(vec!["npm error missing script".into()]);
+    let (ran, ()) = tokio::join!(
+        server.run(&directory, &["up", "--json", "--create"]),
+        server.move_next(Some(report))
+    );
+    let ran = ran.code(1);
+    let result = ran.lines().pop().unwrap();
+    assert_eq!(result["outcome"], "failed");
+    assert_eq!(result["error"]["code"], "build_failed");
+    assert_eq!(result["error"]["hint"], "look at the log");
+    assert!(ran.stderr.contains("npm error missing script"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("error: `npm ci` exited with 1"),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[tokio::test]
+async fn detaching_leaves_it_to_the_server() {
+    let server = Server::start().await;
+    let (_root, directory) = hello();
+    let arguments = [
+        "deploy",
+        "--image",
+        "nginx:1.27",
+        "--port",
+        "80",
+        "--create",
+        "--detach",
+        "--json",
+    ];
+    let ran = server.run(&directory, &arguments).await.code(0);
+    let result = ran.lines().pop().unwrap();
+    assert_eq!(
+        (&result["outcome"], &result["number"]),
+        (&json!("queued"), &json!(1))
+    );
+    assert!(ran.stderr.contains("ferrovia cancel"), "{}", ran.stderr);
+    let cancelled = server.run(&directory, &["cancel", "--json"]).await.code(0);
+    assert_eq!(cancelled.json()["cancel_requested"], true);
+    server.move_next(None).await;
+    let (ran, ()) = tokio::join!(
+        server.run(&directory, &["redeploy", "--json"]),
+        // The same build, which has ended: what is due is the deployment.
+        server.move_next(None)
+    );
+    let result = ran.code(0).lines().pop().unwrap();
+    assert_eq!(
+        (&result["outcome"], &result["number"]),
+        (&json!("succeeded"), &json!(2))
+    );
+}
+
+#[tokio::test]
+async fn flags_over_environment_over_names() {
+    let server = Server::start().await;
+    let (_root, directory) = hello();
+    let arguments = [
+        "deploy",
+        "--image",
+        "a",
+        "--create",
+        "--detach",
+        "--json",
+        "--service",
+        "flag",
+    ];
+    let environment = [
+        ("FERROVIA_URL", server.url()),
+        ("FERROVIA_TOKEN", server.token.clone()),
+        ("FERROVIA_SERVICE", "environment".to_owned()),
+        ("FERROVIA_PROJECT", "shop".to_owned()),
+    ];
+    let environment: Vec<(&str, &str)> = environment
+        .iter()
+        .map(|(key, value)| (*key, value.as_str()))
+        .collect();
+    let ran = server
+        .run_with(&directory, &arguments, &environment, "")
+        .await
+        .code(0);
+    let result = ran.lines().pop().unwrap();
+    assert_eq!(
+        (&result["project"], &result["environment"], &result["service"]),
+        (&json!("shop"), &json!("production"), &json!("flag"))
+    );
+}
+
+#[tokio::test]
+async fn wrong_use_is_exit_code_two() {
+    let server = Server::start().await;
+    let (_root, directory) = hello();
+    for arguments in [
+        &["up", "--port", "0"][..],
+        &["up", "does-not-exist"],
+        &["frobnicate"],
+        &["up", "--project", "Not A Name", "--create"],
+        &["variables", "set", "NOVALUE"],
+    ] {
+        server.run(&directory, arguments).await.code(2);
+    }
+}
