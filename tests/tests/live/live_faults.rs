@@ -136,7 +136,7 @@ fn kill_pid(pid: u32) {
 /// Names of the containers of a project, running or not.
 fn containers(project: &str) -> Vec<String> {
     let output = Command::new("docker")
-        .args(["ps", "--all", "--format", "{{.Names}}", "--filter", &format!("name=fv-{project}-")])
+        .args(["ps", "--all", "--format", "{{.Names}}", "--filter", &format!("name=ft-{project}-")])
         .output()
         .unwrap();
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()

@@ -115,7 +115,7 @@ async fn a_build_step_reaches_the_outside_and_nothing_of_ours() {
 /// The address of the only replica of a project.
 fn address_of(project: &str) -> String {
     let output = Command::new("docker")
-        .args(["ps", "--no-trunc", "--format", "{{.ID}}", "--filter", &format!("name=fv-{project}-")])
+        .args(["ps", "--no-trunc", "--format", "{{.ID}}", "--filter", &format!("name=ft-{project}-")])
         .output()
         .unwrap();
     let id = String::from_utf8(output.stdout).unwrap().lines().next().unwrap_or_default().to_owned();

@@ -38,12 +38,12 @@ pub async fn run() -> Result<Report, Failure> {
     }
     let host = Platform::host(&up)?;
     platform.settings("bench", "bench", &json!({ "drain_ms": 500 })).await?;
-    let image = image_of("fv-bench-").await?;
+    let image = image_of("ft-bench-").await?;
 
     let (mut ours, mut engine) = (Vec::new(), Vec::new());
     for round in 0..=ROUNDS {
         let deployed = deploy(&platform, &host).await?;
-        settled("fv-bench-").await?;
+        settled("ft-bench-").await?;
         let bare = container(&image).await?;
         println!("round {round}: deploy {deployed:.0} ms, engine alone {bare:.0} ms");
         // The first pair warms both up.
