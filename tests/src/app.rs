@@ -8,7 +8,10 @@ use crate::Failure;
 
 /// The repository's root.
 pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .map(Path::to_owned)
+        .unwrap_or_default()
 }
 
 /// A copy of a directory.
@@ -89,7 +92,10 @@ fn copy_tree(from: &Path, to: &Path) -> std::io::Result<()> {
         let entry = entry?;
         let name = entry.file_name();
         // What native runs leave behind is not part of the application.
-        if ["node_modules", "target", ".venv", "__pycache__", "dist"].iter().any(|left| name == *left) {
+        if ["node_modules", "target", ".venv", "__pycache__", "dist"]
+            .iter()
+            .any(|left| name == *left)
+        {
             continue;
         }
         let kind = entry.file_type()?;

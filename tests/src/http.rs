@@ -45,7 +45,10 @@ impl Connection {
         stream.set_nodelay(true)?;
         let (send, connection) = http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
-        Ok(Self { send, host: host.to_owned() })
+        Ok(Self {
+            send,
+            host: host.to_owned(),
+        })
     }
 
     /// Connects to a server on a Unix socket.
@@ -56,7 +59,10 @@ impl Connection {
         let stream = UnixStream::connect(socket).await?;
         let (send, connection) = http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
-        Ok(Self { send, host: "localhost".to_owned() })
+        Ok(Self {
+            send,
+            host: "localhost".to_owned(),
+        })
     }
 
     /// Sends a request and reads the whole answer.
@@ -64,7 +70,11 @@ impl Connection {
     /// # Errors
     /// Whatever loses the request: refused, reset, truncated, too slow.
     pub async fn send(&mut self, method: Method, path: &str, body: Bytes) -> Result<Answer, Failure> {
-        let request = Request::builder().method(method).uri(path).header("host", &self.host).body(Full::new(body))?;
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", &self.host)
+            .body(Full::new(body))?;
         self.exchange(request).await
     }
 
@@ -96,7 +106,12 @@ impl Connection {
             let response = self.send.send_request(request).await?;
             let (head, body) = response.into_parts();
             let body = body.collect().await?.to_bytes();
-            let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+            let text = |name: &str| {
+                head.headers
+                    .get(name)
+                    .and_then(|value| value.to_str().ok())
+                    .map(str::to_owned)
+            };
             Ok::<_, Failure>(Answer {
                 status: head.status.as_u16(),
                 body: String::from_utf8_lossy(&body).into_owned(),
@@ -115,5 +130,8 @@ impl Connection {
 /// # Errors
 /// As [`Connection::send`].
 pub async fn get(address: SocketAddr, host: &str, path: &str) -> Result<Answer, Failure> {
-    Connection::open(address, host).await?.send(Method::GET, path, Bytes::new()).await
+    Connection::open(address, host)
+        .await?
+        .send(Method::GET, path, Bytes::new())
+        .await
 }

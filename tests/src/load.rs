@@ -53,7 +53,10 @@ impl Seen {
     pub fn failures(&self) -> (u64, Vec<String>) {
         (
             self.failed.load(Ordering::Relaxed),
-            self.failures.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            self.failures
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
         )
     }
 }
@@ -94,9 +97,24 @@ impl Load {
         ];
         let mut clients: Vec<_> = kinds
             .into_iter()
-            .map(|kind| tokio::spawn(client(kind, address, host.to_owned(), began, seen.clone(), stop.clone())))
+            .map(|kind| {
+                tokio::spawn(client(
+                    kind,
+                    address,
+                    host.to_owned(),
+                    began,
+                    seen.clone(),
+                    stop.clone(),
+                ))
+            })
             .collect();
-        clients.push(tokio::spawn(socket(address, host.to_owned(), began, seen.clone(), stop.clone())));
+        clients.push(tokio::spawn(socket(
+            address,
+            host.to_owned(),
+            began,
+            seen.clone(),
+            stop.clone(),
+        )));
         Self { seen, stop, clients }
     }
 

@@ -46,7 +46,10 @@ impl Platform {
     /// # Errors
     /// When a binary is missing or the platform does not become ready.
     pub async fn start(engine: Engine) -> Result<Self, Failure> {
-        let dir = tempfile::Builder::new().prefix("fv").rand_bytes(4).tempdir_in("/var/tmp")?;
+        let dir = tempfile::Builder::new()
+            .prefix("fv")
+            .rand_bytes(4)
+            .tempdir_in("/var/tmp")?;
         // Other users' processes (PostgreSQL, the edge) must come through.
         std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711))?;
         let config = dir.path().join("ferroviad.toml");
@@ -62,7 +65,14 @@ impl Platform {
             format!("--http-listen={http}"),
             format!("--api-listen={api}"),
             format!("--registry-listen={registry}"),
-            format!("--engine={}", if engine == Engine::Docker { "docker" } else { "fake" }),
+            format!(
+                "--engine={}",
+                if engine == Engine::Docker {
+                    "docker"
+                } else {
+                    "fake"
+                }
+            ),
         ];
         if let Ok(file) = std::env::var("FERROVIA_TEST_EXTRA_CA_FILE") {
             arguments.push(format!("--build-extra-ca-file={file}"));
@@ -70,10 +80,20 @@ impl Platform {
         if let Ok(buildkit) = std::env::var("FERROVIA_TEST_BUILDKIT_DIR") {
             arguments.push(format!("--buildkit-dir={buildkit}"));
         }
-        let mut platform =
-            Self { dir, serve: None, arguments, http, api, registry, token: String::new() };
+        let mut platform = Self {
+            dir,
+            serve: None,
+            arguments,
+            http,
+            api,
+            registry,
+            token: String::new(),
+        };
         platform.serve().await?;
-        platform.token = platform.daemon(&["token", "create", "--name", "tests"])?.trim().to_owned();
+        platform.token = platform
+            .daemon(&["token", "create", "--name", "tests"])?
+            .trim()
+            .to_owned();
         Ok(platform)
     }
 
@@ -82,7 +102,10 @@ impl Platform {
     /// # Errors
     /// When it does not become ready.
     pub async fn serve(&mut self) -> Result<(), Failure> {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("serve.log"))?;
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.dir.path().join("serve.log"))?;
         let serve = Command::new(binary("ferroviad")?)
             .arg("serve")
             .args(&self.arguments)
@@ -92,13 +115,17 @@ impl Platform {
             .spawn()?;
         self.serve = Some(serve);
         let api = self.api;
-        let ready = wait_for("the platform's readiness", Duration::from_secs(READY_S), || async move {
-            match http::get(api, "localhost", "/readyz").await {
-                Ok(answer) if answer.status == 200 => Ok(()),
-                Ok(answer) => Err(answer.body),
-                Err(error) => Err(error.to_string()),
-            }
-        })
+        let ready = wait_for(
+            "the platform's readiness",
+            Duration::from_secs(READY_S),
+            || async move {
+                match http::get(api, "localhost", "/readyz").await {
+                    Ok(answer) if answer.status == 200 => Ok(()),
+                    Ok(answer) => Err(answer.body),
+                    Err(error) => Err(error.to_string()),
+                }
+            },
+        )
         .await;
         ready.map_err(|error| format!("{error}\n{}", self.logs()).into())
     }
@@ -142,9 +169,17 @@ impl Platform {
     /// # Errors
     /// When it exits with a failure.
     pub fn daemon(&self, arguments: &[&str]) -> Result<String, Failure> {
-        let output = Command::new(binary("ferroviad")?).args(arguments).args(&self.arguments).output()?;
+        let output = Command::new(binary("ferroviad")?)
+            .args(arguments)
+            .args(&self.arguments)
+            .output()?;
         if !output.status.success() {
-            return Err(format!("ferroviad {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr)).into());
+            return Err(format!(
+                "ferroviad {}: {}",
+                arguments.join(" "),
+                String::from_utf8_lossy(&output.stderr)
+            )
+            .into());
         }
         Ok(String::from_utf8(output.stdout)?)
     }
@@ -175,7 +210,13 @@ impl Platform {
         let output = self.run(dir, &all)?;
         let text = String::from_utf8_lossy(&output.stdout);
         let last = text.lines().last().unwrap_or_default();
-        let context = || format!("ferrovia {}: {last}\n{}", all.join(" "), String::from_utf8_lossy(&output.stderr));
+        let context = || {
+            format!(
+                "ferrovia {}: {last}\n{}",
+                all.join(" "),
+                String::from_utf8_lossy(&output.stderr)
+            )
+        };
         if !matches!(output.status.code(), Some(0 | 1)) {
             return Err(format!("{} {}", output.status, context()).into());
         }
@@ -213,7 +254,9 @@ impl Platform {
     /// # Errors
     /// When there is no URL.
     pub fn host(result: &Value) -> Result<String, Failure> {
-        let url = result["url"].as_str().ok_or_else(|| format!("no url in {result}"))?;
+        let url = result["url"]
+            .as_str()
+            .ok_or_else(|| format!("no url in {result}"))?;
         let rest = url.split_once("//").map_or(url, |(_, rest)| rest);
         Ok(rest.split(['/', ':']).next().unwrap_or_default().to_owned())
     }
@@ -271,11 +314,19 @@ impl Drop for Platform {
 pub fn binary(name: &str) -> Result<PathBuf, Failure> {
     let dir = match std::env::var_os("FERROVIA_TEST_BIN_DIR") {
         Some(dir) => PathBuf::from(dir),
-        None => std::env::current_exe()?.ancestors().nth(2).map(Path::to_owned).ok_or("no target directory")?,
+        None => std::env::current_exe()?
+            .ancestors()
+            .nth(2)
+            .map(Path::to_owned)
+            .ok_or("no target directory")?,
     };
     let path = dir.join(name);
     if !path.exists() {
-        return Err(format!("{} is not built: cargo build -p ferrovia-server -p ferrovia-cli", path.display()).into());
+        return Err(format!(
+            "{} is not built: cargo build -p ferrovia-server -p ferrovia-cli",
+            path.display()
+        )
+        .into());
     }
     Ok(path)
 }

@@ -22,7 +22,11 @@ where
         match look().await {
             Ok(value) => return Ok(value),
             Err(seen) if Instant::now() > end => {
-                return Err(format!("{what} did not happen in {} s; last seen: {seen}", deadline.as_secs()).into());
+                return Err(format!(
+                    "{what} did not happen in {} s; last seen: {seen}",
+                    deadline.as_secs()
+                )
+                .into());
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(LOOK_EVERY_MS)).await,
         }

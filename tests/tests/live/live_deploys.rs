@@ -51,7 +51,11 @@ async fn twenty_deploys_under_load_lose_no_request() {
         if broken {
             assert_eq!(result["outcome"], "failed", "{version} ({mode}): {result}");
             let code = result["error"]["code"].as_str().unwrap();
-            let expected = if mode == "exits" { "app_crashed" } else { "app_unhealthy" };
+            let expected = if mode == "exits" {
+                "app_crashed"
+            } else {
+                "app_unhealthy"
+            };
             assert_eq!(code, expected, "{result}");
         } else {
             assert_eq!(result["outcome"], "succeeded", "{version} ({mode}): {result}");
@@ -79,7 +83,10 @@ async fn private_connections_survive_deploys() {
     let up = platform.up(&caller, &["--project", "pair"]).unwrap();
     assert_eq!(up["outcome"], "succeeded", "{up}");
     let host = Platform::host(&up).unwrap();
-    platform.settings("pair", "backend", &serde_json::json!({ "drain_ms": 10_000 })).await.unwrap();
+    platform
+        .settings("pair", "backend", &serde_json::json!({ "drain_ms": 10_000 }))
+        .await
+        .unwrap();
 
     let http = platform.http;
     let caller_host = host.clone();
@@ -90,7 +97,11 @@ async fn private_connections_survive_deploys() {
         let (mut made, mut lost) = (0_u32, Vec::new());
         while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
             let slow = made % 10 == 9;
-            let url = if slow { "http://backend:8080/slow?ms=3000" } else { "http://backend:8080/" };
+            let url = if slow {
+                "http://backend:8080/slow?ms=3000"
+            } else {
+                "http://backend:8080/"
+            };
             let answer = http::get(http, &caller_host, &format!("/fetch?url={url}")).await;
             made += 1;
             match answer {
@@ -104,12 +115,20 @@ async fn private_connections_survive_deploys() {
         backend.version(&format!("v{number}"), "works").unwrap();
         let up = platform.up(&backend, &["--project", "pair"]).unwrap();
         assert_eq!(up["outcome"], "succeeded", "{up}");
-        wait_for("the new version on new private connections", Duration::from_secs(10), || async {
-            let answer = http::get(http, &host, "/fetch?url=http://backend.ferrovia.internal:8080/")
-                .await
-                .map_err(|error| error.to_string())?;
-            if answer.body.contains(&format!("\"v{number}\"")) { Ok(()) } else { Err(answer.body) }
-        })
+        wait_for(
+            "the new version on new private connections",
+            Duration::from_secs(10),
+            || async {
+                let answer = http::get(http, &host, "/fetch?url=http://backend.ferrovia.internal:8080/")
+                    .await
+                    .map_err(|error| error.to_string())?;
+                if answer.body.contains(&format!("\"v{number}\"")) {
+                    Ok(())
+                } else {
+                    Err(answer.body)
+                }
+            },
+        )
         .await
         .unwrap();
     }
@@ -126,10 +145,27 @@ async fn a_wrong_application_is_told_what_to_do() {
     let platform = Platform::start(Engine::Docker).await.unwrap();
     let app = App::target("wrong").unwrap();
     app.version("v1", "silent").unwrap();
-    platform.json(app.path(), &["service", "create", "--project", "wrong", "--service", "wrong", "--create"]).ok();
+    platform
+        .json(
+            app.path(),
+            &[
+                "service",
+                "create",
+                "--project",
+                "wrong",
+                "--service",
+                "wrong",
+                "--create",
+            ],
+        )
+        .ok();
     let first = platform.up(&app, &["--detach"]).unwrap();
     platform
-        .settings("wrong", "wrong", &serde_json::json!({ "start_deadline_ms": START_DEADLINE_MS }))
+        .settings(
+            "wrong",
+            "wrong",
+            &serde_json::json!({ "start_deadline_ms": START_DEADLINE_MS }),
+        )
         .await
         .unwrap();
     drop(first);
@@ -137,11 +173,17 @@ async fn a_wrong_application_is_told_what_to_do() {
     assert_eq!(result["outcome"], "failed", "{result}");
     assert_eq!(result["error"]["code"], "app_not_listening", "{result}");
     let text = format!("{} {}", result["error"]["message"], result["error"]["hint"]);
-    assert!(text.contains("127.0.0.1:8080") && text.contains("0.0.0.0"), "{text}");
+    assert!(
+        text.contains("127.0.0.1:8080") && text.contains("0.0.0.0"),
+        "{text}"
+    );
 
     app.version("v2", "exits").unwrap();
     let result = platform.up(&app, &[]).unwrap();
     assert_eq!(result["error"]["code"], "app_crashed", "{result}");
     let text = result["error"].to_string();
-    assert!(text.contains("this version does not start") && text.contains('3'), "{text}");
+    assert!(
+        text.contains("this version does not start") && text.contains('3'),
+        "{text}"
+    );
 }

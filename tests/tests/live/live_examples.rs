@@ -56,7 +56,9 @@ async fn one(platform: &Platform, example: &Example) {
     }
     if let Some(line) = &example.log {
         wait_for("the worker's log line", Duration::from_secs(30), || async {
-            let output = platform.run(app.path(), &["logs"]).map_err(|error| error.to_string())?;
+            let output = platform
+                .run(app.path(), &["logs"])
+                .map_err(|error| error.to_string())?;
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             if text.contains(line) { Ok(()) } else { Err(text) }
         })
@@ -66,20 +68,34 @@ async fn one(platform: &Platform, example: &Example) {
 
     let second = platform.up(&app, flags).unwrap();
     assert_eq!(second["outcome"], "succeeded", "{name}: {second}");
-    assert_eq!(second["image"], first["image"], "{name}: an unchanged tree gave another image");
-    let took: u64 =
-        ["upload", "queue", "build"].iter().map(|part| second["durations_ms"][part].as_u64().unwrap()).sum();
+    assert_eq!(
+        second["image"], first["image"],
+        "{name}: an unchanged tree gave another image"
+    );
+    let took: u64 = ["upload", "queue", "build"]
+        .iter()
+        .map(|part| second["durations_ms"][part].as_u64().unwrap())
+        .sum();
     println!("{name}: unchanged upload + queue + build {took} ms");
-    assert!(took < 3 * UNCHANGED_MS, "{name}: {took} ms for an unchanged tree: {second}");
+    assert!(
+        took < 3 * UNCHANGED_MS,
+        "{name}: {took} ms for an unchanged tree: {second}"
+    );
 
     app.replace(&example.file, &example.from, &example.to).unwrap();
     let third = platform.up(&app, flags).unwrap();
     assert_eq!(third["outcome"], "succeeded", "{name}: {third}");
-    assert_ne!(third["image"], first["image"], "{name}: a changed tree gave the same image");
+    assert_ne!(
+        third["image"], first["image"],
+        "{name}: a changed tree gave the same image"
+    );
     if let Some(installs) = &example.installs {
         let log = platform.run(app.path(), &["logs", "--build"]).unwrap();
         let log = String::from_utf8_lossy(&log.stdout).into_owned();
-        assert!(!log.contains(installs), "{name}: a changed line installed dependencies again:\n{log}");
+        assert!(
+            !log.contains(installs),
+            "{name}: a changed line installed dependencies again:\n{log}"
+        );
     }
     println!("{name}: {}", third["durations_ms"]);
     platform.run(app.path(), &["down"]).unwrap();

@@ -26,7 +26,10 @@ async fn a_killed_process_loses_no_deployment() {
     app.version("v1", "works").unwrap();
     let first = platform.up(&app, &[]).unwrap();
     assert_eq!(first["outcome"], "succeeded", "{first}");
-    platform.settings("target", "target", &serde_json::json!({ "drain_ms": DRAIN_MS })).await.unwrap();
+    platform
+        .settings("target", "target", &serde_json::json!({ "drain_ms": DRAIN_MS }))
+        .await
+        .unwrap();
     let host = Platform::host(&first).unwrap();
 
     let mut number = 1;
@@ -37,7 +40,10 @@ async fn a_killed_process_loses_no_deployment() {
             let version = format!("v{number}");
             app.version(&version, "works").unwrap();
             let started = platform.json(app.path(), &["up", "--detach"]).unwrap();
-            println!("{victim} is killed {after} ms after {version} was accepted ({})", started["deployment_id"]);
+            println!(
+                "{victim} is killed {after} ms after {version} was accepted ({})",
+                started["deployment_id"]
+            );
             // The moment of the kill is the case under test, not a wait for something.
             tokio::time::sleep(Duration::from_millis(after)).await;
             kill(&mut platform, victim).await;
@@ -50,10 +56,18 @@ async fn a_killed_process_loses_no_deployment() {
             })
             .await
             .unwrap_or_else(|error| panic!("{victim}: {error}\n{}", platform.logs()));
-            wait_for("one replica, and nothing left over", Duration::from_secs(MENDED_S), || async {
-                let containers = containers("target");
-                if containers.len() == 1 { Ok(()) } else { Err(format!("{containers:?}")) }
-            })
+            wait_for(
+                "one replica, and nothing left over",
+                Duration::from_secs(MENDED_S),
+                || async {
+                    let containers = containers("target");
+                    if containers.len() == 1 {
+                        Ok(())
+                    } else {
+                        Err(format!("{containers:?}"))
+                    }
+                },
+            )
             .await
             .unwrap_or_else(|error| panic!("{victim}: {error}\n{}", platform.logs()));
         }
@@ -76,7 +90,12 @@ async fn applications_do_not_need_the_control_plane() {
     let http = platform.http;
     let ask = |path: String| {
         let host = host.clone();
-        async move { http::get(http, &host, &path).await.map(|answer| answer.body).map_err(|error| error.to_string()) }
+        async move {
+            http::get(http, &host, &path)
+                .await
+                .map(|answer| answer.body)
+                .map_err(|error| error.to_string())
+        }
     };
 
     kill_pid(platform.serve_pid().unwrap());
@@ -84,28 +103,47 @@ async fn applications_do_not_need_the_control_plane() {
     kill_pid(platform.postgres_pid().unwrap());
 
     assert_eq!(ask("/".into()).await.unwrap(), "v1");
-    assert_eq!(ask("/connect?host=peer&port=8080".into()).await.unwrap(), "connected");
+    assert_eq!(
+        ask("/connect?host=peer&port=8080".into()).await.unwrap(),
+        "connected"
+    );
     assert_eq!(ask("/log?lines=500&tag=outage".into()).await.unwrap(), "500");
     let gateway = ask("/gateway".into()).await.unwrap();
-    assert_ne!(ask(format!("/connect?host={gateway}&port=22")).await.unwrap(), "connected");
+    assert_ne!(
+        ask(format!("/connect?host={gateway}&port=22")).await.unwrap(),
+        "connected"
+    );
 
     // A crash is answered by the engine, and the edge finds the new run.
     let _ = ask("/exit?code=1".into()).await;
-    wait_for("the restart of a crashed replica", Duration::from_secs(30), || async {
-        match ask("/".into()).await {
-            Ok(body) if body == "v1" => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
-    })
+    wait_for(
+        "the restart of a crashed replica",
+        Duration::from_secs(30),
+        || async {
+            match ask("/".into()).await {
+                Ok(body) if body == "v1" => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        },
+    )
     .await
     .unwrap();
 
     platform.serve().await.unwrap();
-    let output = platform.run(app.path(), &["logs", "--project", "home", "--service", "web"]).unwrap();
+    let output = platform
+        .run(
+            app.path(),
+            &["logs", "-n", "10000", "--project", "home", "--service", "web"],
+        )
+        .unwrap();
     let log = String::from_utf8_lossy(&output.stdout).into_owned();
     let lines: Vec<_> = log.lines().filter(|line| line.contains("line outage ")).collect();
     let distinct: BTreeSet<_> = lines.iter().filter_map(|line| line.rsplit(' ').next()).collect();
-    assert_eq!((lines.len(), distinct.len()), (500, 500), "lines of the outage, and distinct ones");
+    assert_eq!(
+        (lines.len(), distinct.len()),
+        (500, 500),
+        "lines of the outage, and distinct ones"
+    );
     app.version("v2", "works").unwrap();
     let second = platform.up(&app, &["--project", "home"]).unwrap();
     assert_eq!(second["outcome"], "succeeded", "{second}");
@@ -136,8 +174,19 @@ fn kill_pid(pid: u32) {
 /// Names of the containers of a project, running or not.
 fn containers(project: &str) -> Vec<String> {
     let output = Command::new("docker")
-        .args(["ps", "--all", "--format", "{{.Names}}", "--filter", &format!("name=ft-{project}-")])
+        .args([
+            "ps",
+            "--all",
+            "--format",
+            "{{.Names}}",
+            "--filter",
+            &format!("name=ft-{project}-"),
+        ])
         .output()
         .unwrap();
-    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+    String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(str::to_owned)
+        .collect()
 }

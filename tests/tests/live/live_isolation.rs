@@ -27,12 +27,26 @@ async fn an_application_reaches_its_environment_and_nothing_else() {
     let (host, stranger_host) = (Platform::host(&web).unwrap(), Platform::host(&stranger).unwrap());
 
     // Its own environment, by name, and itself through its own name.
-    assert_eq!(ask(&platform, &host, "/connect?host=peer&port=8080").await, "connected");
-    assert_eq!(ask(&platform, &host, "/connect?host=web&port=8080").await, "connected");
+    assert_eq!(
+        ask(&platform, &host, "/connect?host=peer&port=8080").await,
+        "connected"
+    );
+    assert_eq!(
+        ask(&platform, &host, "/connect?host=web&port=8080").await,
+        "connected"
+    );
 
     // Not another environment: neither its names, nor its stable addresses, nor its replicas.
-    assert_eq!(ask(&platform, &host, "/resolve?name=stranger.ferrovia.internal").await, "ENOTFOUND");
-    let stable = ask(&platform, &stranger_host, "/resolve?name=stranger.ferrovia.internal").await;
+    assert_eq!(
+        ask(&platform, &host, "/resolve?name=stranger.ferrovia.internal").await,
+        "ENOTFOUND"
+    );
+    let stable = ask(
+        &platform,
+        &stranger_host,
+        "/resolve?name=stranger.ferrovia.internal",
+    )
+    .await;
     let replica = address_of("elsewhere");
     for address in [stable.as_str(), replica.as_str()] {
         let met = ask(&platform, &host, &format!("/connect?host={address}&port=8080")).await;
@@ -41,23 +55,49 @@ async fn an_application_reaches_its_environment_and_nothing_else() {
 
     // The host: names, and nothing else of it.
     let gateway = ask(&platform, &host, "/gateway").await;
-    assert_eq!(ask(&platform, &host, &format!("/connect?host={gateway}&port=53")).await, "connected");
-    assert!(ask(&platform, &host, &format!("/datagram?host={gateway}&port=53")).await.starts_with("answer"));
+    assert_eq!(
+        ask(&platform, &host, &format!("/connect?host={gateway}&port=53")).await,
+        "connected"
+    );
+    assert!(
+        ask(&platform, &host, &format!("/datagram?host={gateway}&port=53"))
+            .await
+            .starts_with("answer")
+    );
     let everywhere = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
     let open_port = everywhere.local_addr().unwrap().port();
-    for port in [open_port, platform.api.port(), platform.registry.port(), platform.http.port(), 22, 2375, 5432] {
+    for port in [
+        open_port,
+        platform.api.port(),
+        platform.registry.port(),
+        platform.http.port(),
+        22,
+        2375,
+        5432,
+    ] {
         let met = ask(&platform, &host, &format!("/connect?host={gateway}&port={port}")).await;
         assert_ne!(met, "connected", "port {port} of the host");
     }
     for address in host_addresses() {
-        let met = ask(&platform, &host, &format!("/connect?host={address}&port={open_port}")).await;
+        let met = ask(
+            &platform,
+            &host,
+            &format!("/connect?host={address}&port={open_port}"),
+        )
+        .await;
         assert_ne!(met, "connected", "the host by {address}");
     }
-    assert_eq!(ask(&platform, &host, "/file?path=/var/run/docker.sock").await, "false");
+    assert_eq!(
+        ask(&platform, &host, "/file?path=/var/run/docker.sock").await,
+        "false"
+    );
 
     // Link-local, to a listener that really is there.
     let namespace = LinkLocal::up();
-    assert_ne!(ask(&platform, &host, &format!("/connect?host={LINK_LOCAL}&port=8099")).await, "connected");
+    assert_ne!(
+        ask(&platform, &host, &format!("/connect?host={LINK_LOCAL}&port=8099")).await,
+        "connected"
+    );
     drop(namespace);
 
     // Rules that somebody flushed come back.
@@ -65,14 +105,20 @@ async fn an_application_reaches_its_environment_and_nothing_else() {
         flush(family);
     }
     wait_for("the rules' return", Duration::from_secs(30), || async {
-        match ask(&platform, &host, &format!("/connect?host={replica}&port=8080")).await.as_str() {
+        match ask(&platform, &host, &format!("/connect?host={replica}&port=8080"))
+            .await
+            .as_str()
+        {
             "connected" => Err("the other environment is reached".to_owned()),
             _ => Ok(()),
         }
     })
     .await
     .unwrap();
-    assert_eq!(ask(&platform, &host, "/connect?host=peer&port=8080").await, "connected");
+    assert_eq!(
+        ask(&platform, &host, "/connect?host=peer&port=8080").await,
+        "connected"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -86,10 +132,17 @@ async fn a_build_step_reaches_the_outside_and_nothing_of_ours() {
     let open_port = everywhere.local_addr().unwrap().port();
 
     let app = App::target("prober").unwrap();
-    let mut script = String::from("set -u\ngateway=$(ip route 2>/dev/null | sed -n 's/default via \\([0-9.]*\\).*/\\1/p'); [ -n \"$gateway\" ] || gateway=$(awk '$2==\"00000000\"{print $3}' /proc/net/route | sed 's/\\(..\\)\\(..\\)\\(..\\)\\(..\\)/0x\\4 0x\\3 0x\\2 0x\\1/' | xargs printf '%d.%d.%d.%d')\n");
+    let mut script = String::from(
+        "set -u\ngateway=$(ip route 2>/dev/null | sed -n 's/default via \\([0-9.]*\\).*/\\1/p'); [ -n \"$gateway\" ] || gateway=$(awk '$2==\"00000000\"{print $3}' /proc/net/route | sed 's/\\(..\\)\\(..\\)\\(..\\)\\(..\\)/0x\\4 0x\\3 0x\\2 0x\\1/' | xargs printf '%d.%d.%d.%d')\n",
+    );
     script.push_str("probe() { if timeout 2 bash -c \"exec 3<>/dev/tcp/$1/$2\" 2>/dev/null; then echo \"PROBE $1 $2 open\"; else echo \"PROBE $1 $2 closed\"; fi; }\n");
     script.push_str("probe $gateway 53\n");
-    for port in [open_port, platform.api.port(), platform.registry.port(), platform.http.port()] {
+    for port in [
+        open_port,
+        platform.api.port(),
+        platform.registry.port(),
+        platform.http.port(),
+    ] {
         script.push_str(&format!("probe $gateway {port}\nprobe 127.0.0.1 {port}\n"));
     }
     script.push_str(&format!("probe {replica} 8080\nprobe {LINK_LOCAL} 8099\n"));
@@ -98,8 +151,11 @@ async fn a_build_step_reaches_the_outside_and_nothing_of_ours() {
     }
     script.push_str("[ -e /var/run/docker.sock ] && echo 'PROBE docker.sock 0 open'\necho PROBES DONE\n");
     app.write("probe.sh", &script).unwrap();
-    app.write("Dockerfile", "FROM debian:trixie\nCOPY probe.sh /probe.sh\nRUN bash /probe.sh\nCMD [\"sleep\", \"1000\"]\n")
-        .unwrap();
+    app.write(
+        "Dockerfile",
+        "FROM debian:trixie\nCOPY probe.sh /probe.sh\nRUN bash /probe.sh\nCMD [\"sleep\", \"1000\"]\n",
+    )
+    .unwrap();
     let namespace = LinkLocal::up();
     let result = platform.up(&app, &["--port", "none"]).unwrap();
     drop(namespace);
@@ -107,7 +163,10 @@ async fn a_build_step_reaches_the_outside_and_nothing_of_ours() {
     let log = platform.run(app.path(), &["logs", "--build"]).unwrap();
     let log = String::from_utf8_lossy(&log.stdout).into_owned();
     assert!(log.contains("PROBES DONE"), "{log}");
-    let open: Vec<_> = log.lines().filter(|line| line.contains("PROBE ") && line.trim_end().ends_with("open")).collect();
+    let open: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("PROBE ") && line.trim_end().ends_with("open"))
+        .collect();
     assert_eq!(open.len(), 1, "only names are open: {open:#?}\n{log}");
     assert!(open[0].contains(" 53 open"), "{open:?}");
 }
@@ -115,12 +174,27 @@ async fn a_build_step_reaches_the_outside_and_nothing_of_ours() {
 /// The address of the only replica of a project.
 fn address_of(project: &str) -> String {
     let output = Command::new("docker")
-        .args(["ps", "--no-trunc", "--format", "{{.ID}}", "--filter", &format!("name=ft-{project}-")])
+        .args([
+            "ps",
+            "--no-trunc",
+            "--format",
+            "{{.ID}}",
+            "--filter",
+            &format!("name=ft-{project}-"),
+        ])
         .output()
         .unwrap();
-    let id = String::from_utf8(output.stdout).unwrap().lines().next().unwrap_or_default().to_owned();
+    let id = String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .to_owned();
     let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
-    let output = Command::new("docker").args(["inspect", "--format", format, &id]).output().unwrap();
+    let output = Command::new("docker")
+        .args(["inspect", "--format", format, &id])
+        .output()
+        .unwrap();
     let address = String::from_utf8(output.stdout).unwrap().trim().to_owned();
     assert!(!address.is_empty(), "no container of the project `{project}`");
     address
@@ -128,7 +202,10 @@ fn address_of(project: &str) -> String {
 
 /// Every IPv4 address of the host that is not loopback and not one of the platform's bridges.
 fn host_addresses() -> Vec<String> {
-    let output = Command::new("ip").args(["-4", "-o", "addr", "show"]).output().unwrap();
+    let output = Command::new("ip")
+        .args(["-4", "-o", "addr", "show"])
+        .output()
+        .unwrap();
     String::from_utf8(output.stdout)
         .unwrap()
         .lines()
@@ -142,13 +219,25 @@ fn host_addresses() -> Vec<String> {
 }
 
 fn flush(family: &str) {
-    let tables = Command::new("nft").args(["list", "tables", family]).output().unwrap();
+    let tables = Command::new("nft")
+        .args(["list", "tables", family])
+        .output()
+        .unwrap();
     let tables = String::from_utf8(tables.stdout).unwrap();
-    let ours: Vec<_> =
-        tables.lines().filter_map(|line| line.split(' ').nth(2)).filter(|name| name.starts_with("ferrovia")).collect();
-    assert!(!ours.is_empty(), "no table of ours in the family `{family}`: {tables}");
+    let ours: Vec<_> = tables
+        .lines()
+        .filter_map(|line| line.split(' ').nth(2))
+        .filter(|name| name.starts_with("ferrovia"))
+        .collect();
+    assert!(
+        !ours.is_empty(),
+        "no table of ours in the family `{family}`: {tables}"
+    );
     for name in ours {
-        let flushed = Command::new("nft").args(["delete", "table", family, name]).status().unwrap();
+        let flushed = Command::new("nft")
+            .args(["delete", "table", family, name])
+            .status()
+            .unwrap();
         assert!(flushed.success());
     }
 }
@@ -164,12 +253,25 @@ impl LinkLocal {
             let status = Command::new("sh").args(["-ec", line]).status().unwrap();
             assert!(status.success(), "{line}");
         };
-        run("ip netns add fvlinklocal; ip link add fvll0 type veth peer name fvll1; ip link set fvll1 netns fvlinklocal");
+        run(
+            "ip netns add fvlinklocal; ip link add fvll0 type veth peer name fvll1; ip link set fvll1 netns fvlinklocal",
+        );
         run(&format!(
             "ip addr add 169.254.77.1/24 dev fvll0; ip link set fvll0 up; ip netns exec fvlinklocal ip addr add {LINK_LOCAL}/24 dev fvll1; ip netns exec fvlinklocal ip link set fvll1 up; ip netns exec fvlinklocal ip route add default via 169.254.77.1"
         ));
         let listener = Command::new("ip")
-            .args(["netns", "exec", "fvlinklocal", "busybox", "nc", "-lk", "-p", "8099", "-e", "true"])
+            .args([
+                "netns",
+                "exec",
+                "fvlinklocal",
+                "busybox",
+                "nc",
+                "-lk",
+                "-p",
+                "8099",
+                "-e",
+                "true",
+            ])
             .spawn()
             .unwrap();
         let up = Self { listener };

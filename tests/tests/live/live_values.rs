@@ -29,15 +29,26 @@ async fn values_arrive_as_given_and_stand_nowhere_in_clear() {
     let mut arguments = vec!["variables".to_owned(), "set".to_owned()];
     arguments.extend(values.iter().map(|(name, value)| format!("{name}={value}")));
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let set = platform.run(app.path(), &[&arguments[..], &["--project", "values", "--service", "values"]].concat()).unwrap();
+    let set = platform
+        .run(
+            app.path(),
+            &[&arguments[..], &["--project", "values", "--service", "values"]].concat(),
+        )
+        .unwrap();
     assert!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
-    let redeployed =
-        platform.json(app.path(), &["redeploy", "--project", "values", "--service", "values"]).unwrap();
+    let redeployed = platform
+        .json(
+            app.path(),
+            &["redeploy", "--project", "values", "--service", "values"],
+        )
+        .unwrap();
     assert_eq!(redeployed["outcome"], "succeeded", "{redeployed}");
 
     let host = Platform::host(&first).unwrap();
     for (name, value) in &values {
-        let answer = http::get(platform.http, &host, &format!("/variable?name={name}")).await.unwrap();
+        let answer = http::get(platform.http, &host, &format!("/variable?name={name}"))
+            .await
+            .unwrap();
         let seen: Value = serde_json::from_str(&answer.body).unwrap();
         assert_eq!(seen["bytes"], value.len(), "{name}: {}", answer.body);
         assert_eq!(seen["sha256"], sha256(value), "{name}");
@@ -63,13 +74,25 @@ fn sha256(value: &str) -> String {
     std::io::Write::write_all(child.stdin.as_mut().unwrap(), value.as_bytes()).unwrap();
     drop(child.stdin.take());
     let output = child.wait_with_output().unwrap();
-    String::from_utf8(output.stdout).unwrap().split(' ').next().unwrap_or_default().to_owned()
+    String::from_utf8(output.stdout)
+        .unwrap()
+        .split(' ')
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// Files under a directory that hold the mark: database, its log of changes, logs, images (also compressed layers).
 fn holds_mark(dir: &Path) -> Vec<String> {
-    let plain = Command::new("grep").args(["-rlaF", MARK]).arg(dir).output().unwrap();
-    let mut found: Vec<String> = String::from_utf8_lossy(&plain.stdout).lines().map(str::to_owned).collect();
+    let plain = Command::new("grep")
+        .args(["-rlaF", MARK])
+        .arg(dir)
+        .output()
+        .unwrap();
+    let mut found: Vec<String> = String::from_utf8_lossy(&plain.stdout)
+        .lines()
+        .map(str::to_owned)
+        .collect();
     let blobs = dir.join("registry");
     let layers = Command::new("sh")
         .arg("-c")

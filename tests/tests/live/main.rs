@@ -4,5 +4,6 @@
 mod live_deploys;
 mod live_examples;
 mod live_faults;
+mod live_guide;
 mod live_isolation;
 mod live_values;

@@ -37,7 +37,9 @@ pub async fn run() -> Result<Report, Failure> {
         return Err(format!("the application did not come up: {up}").into());
     }
     let host = Platform::host(&up)?;
-    platform.settings("bench", "bench", &json!({ "drain_ms": 500 })).await?;
+    platform
+        .settings("bench", "bench", &json!({ "drain_ms": 500 }))
+        .await?;
     let image = image_of("ft-bench-").await?;
 
     let (mut ours, mut engine) = (Vec::new(), Vec::new());
@@ -52,10 +54,24 @@ pub async fn run() -> Result<Report, Failure> {
             engine.push(bare);
         }
     }
-    let ratios = ours.iter().zip(&engine).map(|(ours, engine)| ours / engine).collect();
+    let ratios = ours
+        .iter()
+        .zip(&engine)
+        .map(|(ours, engine)| ours / engine)
+        .collect();
     let mut report = Report::default();
-    report.add("deploy: accepted request to first 200, median", median(ours), "ms", Some(BOUND_MS));
-    report.add("engine alone: create, start, first 200, median", median(engine), "ms", None);
+    report.add(
+        "deploy: accepted request to first 200, median",
+        median(ours),
+        "ms",
+        Some(BOUND_MS),
+    );
+    report.add(
+        "engine alone: create, start, first 200, median",
+        median(engine),
+        "ms",
+        None,
+    );
     report.add("ratio of pairs, median", median(ratios), "x", Some(BOUND_RATIO));
     Ok(report)
 }
@@ -65,7 +81,9 @@ async fn deploy(platform: &Platform, host: &str) -> Result<f64, Failure> {
     let mut api = Connection::open(platform.api, "localhost").await?;
     let mut edge = Connection::open(platform.http, host).await?;
     let path = "/v1/projects/bench/environments/production/services/bench/redeploy";
-    let accepted = api.send_json(Method::POST, path, &platform.token, &json!({})).await?;
+    let accepted = api
+        .send_json(Method::POST, path, &platform.token, &json!({}))
+        .await?;
     let began = Instant::now();
     if accepted.status >= 300 {
         return Err(format!("redeploy: {} {}", accepted.status, accepted.body).into());
@@ -77,18 +95,26 @@ async fn deploy(platform: &Platform, host: &str) -> Result<f64, Failure> {
         }
         tokio::time::sleep(Duration::from_millis(LOOK_EVERY_MS)).await;
     }
-    Err(format!("no answer of the new deployment in {LONGEST_S} s\n{}", platform.logs()).into())
+    Err(format!(
+        "no answer of the new deployment in {LONGEST_S} s\n{}",
+        platform.logs()
+    )
+    .into())
 }
 
 /// Waits until only one container of the platform is left, so that the peer runs undisturbed.
 async fn settled(prefix: &str) -> Result<(), Failure> {
-    ferrovia_tests::wait::wait_for("the end of the old replica", Duration::from_secs(LONGEST_S), || async {
-        match containers(prefix).await {
-            Ok(found) if found.len() == 1 => Ok(()),
-            Ok(found) => Err(format!("{} containers", found.len())),
-            Err(error) => Err(error.to_string()),
-        }
-    })
+    ferrovia_tests::wait::wait_for(
+        "the end of the old replica",
+        Duration::from_secs(LONGEST_S),
+        || async {
+            match containers(prefix).await {
+                Ok(found) if found.len() == 1 => Ok(()),
+                Ok(found) => Err(format!("{} containers", found.len())),
+                Err(error) => Err(error.to_string()),
+            }
+        },
+    )
     .await
 }
 
@@ -101,28 +127,68 @@ async fn container(image: &str) -> Result<f64, Failure> {
     });
     let began = Instant::now();
     let created = call(&mut docker, Method::POST, "/v1.41/containers/create", &spec).await?;
-    let id = created["Id"].as_str().ok_or_else(|| format!("not created: {created}"))?.to_owned();
-    call(&mut docker, Method::POST, &format!("/v1.41/containers/{id}/start"), &Value::Null).await?;
-    let state = call(&mut docker, Method::GET, &format!("/v1.41/containers/{id}/json"), &Value::Null).await?;
-    let address: Ipv4Addr = state["NetworkSettings"]["IPAddress"].as_str().ok_or("no address")?.parse()?;
+    let id = created["Id"]
+        .as_str()
+        .ok_or_else(|| format!("not created: {created}"))?
+        .to_owned();
+    call(
+        &mut docker,
+        Method::POST,
+        &format!("/v1.41/containers/{id}/start"),
+        &Value::Null,
+    )
+    .await?;
+    let state = call(
+        &mut docker,
+        Method::GET,
+        &format!("/v1.41/containers/{id}/json"),
+        &Value::Null,
+    )
+    .await?;
+    let address: Ipv4Addr = state["NetworkSettings"]["IPAddress"]
+        .as_str()
+        .ok_or("no address")?
+        .parse()?;
     let answered = loop {
         match http::get(SocketAddr::from((address, 8080)), "localhost", "/replica").await {
             Ok(answer) if answer.status == 200 => break Ok(began.elapsed().as_secs_f64() * 1_000.0),
-            _ if began.elapsed() > Duration::from_secs(LONGEST_S) => break Err("the bare container did not answer"),
+            _ if began.elapsed() > Duration::from_secs(LONGEST_S) => {
+                break Err("the bare container did not answer");
+            }
             _ => tokio::time::sleep(Duration::from_millis(LOOK_EVERY_MS)).await,
         }
     };
-    call(&mut docker, Method::DELETE, &format!("/v1.41/containers/{id}?force=true"), &Value::Null).await?;
+    call(
+        &mut docker,
+        Method::DELETE,
+        &format!("/v1.41/containers/{id}?force=true"),
+        &Value::Null,
+    )
+    .await?;
     Ok(answered?)
 }
 
 async fn containers(prefix: &str) -> Result<Vec<Value>, Failure> {
     let mut docker = Connection::open_unix(Path::new(SOCKET)).await?;
-    let all = call(&mut docker, Method::GET, "/v1.41/containers/json?all=true", &Value::Null).await?;
+    let all = call(
+        &mut docker,
+        Method::GET,
+        "/v1.41/containers/json?all=true",
+        &Value::Null,
+    )
+    .await?;
     let ours = |container: &Value| {
-        container["Names"][0].as_str().is_some_and(|name| name.trim_start_matches('/').starts_with(prefix))
+        container["Names"][0]
+            .as_str()
+            .is_some_and(|name| name.trim_start_matches('/').starts_with(prefix))
     };
-    Ok(all.as_array().ok_or("no list")?.iter().filter(|container| ours(container)).cloned().collect())
+    Ok(all
+        .as_array()
+        .ok_or("no list")?
+        .iter()
+        .filter(|container| ours(container))
+        .cloned()
+        .collect())
 }
 
 async fn image_of(prefix: &str) -> Result<String, Failure> {

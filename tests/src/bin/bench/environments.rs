@@ -41,11 +41,23 @@ pub async fn run() -> Result<Report, Failure> {
             let batch: Vec<_> = (made..count.min(made + AT_ONCE)).collect();
             for number in &batch {
                 let name = format!("e{number}");
-                let output = platform.run(app.path(), &["environment", "create", &name, "--project", "many"])?;
+                let output =
+                    platform.run(app.path(), &["environment", "create", &name, "--project", "many"])?;
                 if !output.status.success() {
                     return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
                 }
-                let up = platform.up(&app, &["--project", "many", "--service", "web", "--environment", &name, "--detach"])?;
+                let up = platform.up(
+                    &app,
+                    &[
+                        "--project",
+                        "many",
+                        "--service",
+                        "web",
+                        "--environment",
+                        &name,
+                        "--detach",
+                    ],
+                )?;
                 drop(up);
             }
             for number in &batch {
@@ -58,24 +70,47 @@ pub async fn run() -> Result<Report, Failure> {
         let mut deploys = Vec::new();
         for _ in 0..DEPLOYS {
             let result = platform.json(app.path(), &["redeploy", "--project", "many", "--service", "web"])?;
-            deploys.push(result["durations_ms"]["deploy"].as_f64().ok_or_else(|| format!("no duration: {result}"))?);
+            deploys.push(
+                result["durations_ms"]["deploy"]
+                    .as_f64()
+                    .ok_or_else(|| format!("no duration: {result}"))?,
+            );
         }
-        report.add(format!("{count} environments: deploy, median"), median(deploys), "ms", None);
-        report.add(format!("{count} environments: table update"), table_update(&platform, &host).await?, "ms", None);
-        report.add(format!("{count} environments: restart of dockerd"), restart_engine(&platform, &host).await?, "s", None);
+        report.add(
+            format!("{count} environments: deploy, median"),
+            median(deploys),
+            "ms",
+            None,
+        );
+        report.add(
+            format!("{count} environments: table update"),
+            table_update(&platform, &host).await?,
+            "ms",
+            None,
+        );
+        report.add(
+            format!("{count} environments: restart of dockerd"),
+            restart_engine(&platform, &host).await?,
+            "s",
+            None,
+        );
     }
     drop(tree);
     Ok(report)
 }
 
 async fn answers(platform: &Platform, host: &str) -> Result<(), Failure> {
-    wait_for(&format!("an answer of {host}"), Duration::from_secs(LONGEST_S), || async {
-        match http::get(platform.http, host, "/").await {
-            Ok(answer) if answer.status == 200 => Ok(()),
-            Ok(answer) => Err(format!("{} {}", answer.status, answer.body)),
-            Err(error) => Err(error.to_string()),
-        }
-    })
+    wait_for(
+        &format!("an answer of {host}"),
+        Duration::from_secs(LONGEST_S),
+        || async {
+            match http::get(platform.http, host, "/").await {
+                Ok(answer) if answer.status == 200 => Ok(()),
+                Ok(answer) => Err(format!("{} {}", answer.status, answer.body)),
+                Err(error) => Err(error.to_string()),
+            }
+        },
+    )
     .await
 }
 
@@ -83,7 +118,9 @@ async fn answers(platform: &Platform, host: &str) -> Result<(), Failure> {
 async fn table_update(platform: &Platform, host: &str) -> Result<f64, Failure> {
     let mut api = Connection::open(platform.api, "localhost").await?;
     let base = "/v1/projects/many/environments/production/services/web";
-    let accepted = api.send_json(Method::POST, &format!("{base}/down"), &platform.token, &json!({})).await?;
+    let accepted = api
+        .send_json(Method::POST, &format!("{base}/down"), &platform.token, &json!({}))
+        .await?;
     let began = Instant::now();
     if accepted.status >= 300 {
         return Err(format!("down: {} {}", accepted.status, accepted.body).into());
@@ -97,7 +134,10 @@ async fn table_update(platform: &Platform, host: &str) -> Result<f64, Failure> {
             return Err("the edge still answers".into());
         }
     };
-    let again: Value = platform.json(&repository(), &["redeploy", "--project", "many", "--service", "web"])?;
+    let again: Value = platform.json(
+        &repository(),
+        &["redeploy", "--project", "many", "--service", "web"],
+    )?;
     if again["outcome"] != "succeeded" {
         return Err(format!("it did not come back: {again}").into());
     }
@@ -115,7 +155,11 @@ async fn restart_engine(platform: &Platform, host: &str) -> Result<f64, Failure>
         }
         let answer = http::get(platform.http, host, "/").await?;
         if answer.status != 200 {
-            return Err(format!("after `{step}` of the engine the application answers {}", answer.status).into());
+            return Err(format!(
+                "after `{step}` of the engine the application answers {}",
+                answer.status
+            )
+            .into());
         }
     }
     Ok(began.elapsed().as_secs_f64())

@@ -39,7 +39,10 @@ pub async fn run() -> Result<Report, Failure> {
     let mut report = Report::default();
     let mut total = 0.0;
     for (name, root) in &roots {
-        let pss = family(*root)?.into_iter().map(pss_mb).sum::<Result<f64, Failure>>()?;
+        let pss = family(*root)?
+            .into_iter()
+            .map(pss_mb)
+            .sum::<Result<f64, Failure>>()?;
         total += pss;
         report.add(format!("{name}: PSS"), pss, "MB", None);
     }
@@ -82,7 +85,10 @@ fn family(root: u32) -> Result<Vec<u32>, Failure> {
 
 fn pss_mb(pid: u32) -> Result<f64, Failure> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    let line = text.lines().find(|line| line.starts_with("Pss:")).ok_or("no Pss")?;
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("Pss:"))
+        .ok_or("no Pss")?;
     let kb: f64 = line.split_ascii_whitespace().nth(1).ok_or("no figure")?.parse()?;
     Ok(kb / 1024.0)
 }
@@ -94,7 +100,12 @@ fn ticks(roots: &BTreeMap<&'static str, u32>) -> Result<BTreeMap<&'static str, u
             let mut sum = 0;
             for pid in family(*root)? {
                 let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-                let fields: Vec<_> = stat.rsplit_once(')').ok_or("stat")?.1.split_ascii_whitespace().collect();
+                let fields: Vec<_> = stat
+                    .rsplit_once(')')
+                    .ok_or("stat")?
+                    .1
+                    .split_ascii_whitespace()
+                    .collect();
                 sum += fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
             }
             Ok((*name, sum))

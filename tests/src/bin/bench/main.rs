@@ -16,7 +16,11 @@ fn main() -> ExitCode {
         true => vec!["deploy", "idle", "environments"],
         false => names.iter().map(String::as_str).collect(),
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("error: {error}");

@@ -23,7 +23,12 @@ struct Figure {
 impl Report {
     /// Adds a figure, with the bound that was promised for it.
     pub fn add(&mut self, what: impl Into<String>, value: f64, unit: &'static str, bound: Option<f64>) {
-        self.figures.push(Figure { what: what.into(), value, unit, bound });
+        self.figures.push(Figure {
+            what: what.into(),
+            value,
+            unit,
+            bound,
+        });
     }
 
     /// Prints the table and writes `target/bench/NAME.json`.
@@ -37,11 +42,17 @@ impl Report {
                 let verdict = if figure.value <= bound { "within" } else { "OVER" };
                 format!("  {verdict} {bound}")
             });
-            println!("  {:60} {:>12.3} {:8}{bound}", figure.what, figure.value, figure.unit);
+            println!(
+                "  {:60} {:>12.3} {:8}{bound}",
+                figure.what, figure.value, figure.unit
+            );
         }
         let dir = repository().join("target/bench");
         std::fs::create_dir_all(&dir)?;
-        Ok(std::fs::write(dir.join(format!("{name}.json")), serde_json::to_vec_pretty(self)?)?)
+        Ok(std::fs::write(
+            dir.join(format!("{name}.json")),
+            serde_json::to_vec_pretty(self)?,
+        )?)
     }
 }
 
