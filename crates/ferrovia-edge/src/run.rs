@@ -1,6 +1,7 @@
 //! The edge process: starts the workers, follows the table and the observations, reports, answers, ends.
 
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,8 +49,13 @@ pub struct Options {
     pub name: String,
     /// What its build is called, for [`Status::build`].
     pub build: String,
-    /// Where `tables.sock`, `node.sock` and `edge.sock` are.
+    /// Where `tables.sock` and `node.sock` are.
     pub run_dir: PathBuf,
+    /// Where it answers questions: `edge.sock`, in a directory that its user may write.
+    pub socket: PathBuf,
+    /// A lock that says that it lives; closed when it drains and has let go of the table's files, so that its
+    /// successor may start while it answers what it has in hand.
+    pub lock: Option<OwnedFd>,
     /// Directory of its last good table, its alone.
     pub table_dir: PathBuf,
     /// Listeners for HTTP; each worker takes its share of them.
@@ -74,6 +80,8 @@ impl Options {
         Self {
             name: "edge".to_owned(),
             build: String::new(),
+            socket: run_dir.join("edge.sock"),
+            lock: None,
             run_dir,
             table_dir,
             listeners,
@@ -149,6 +157,7 @@ struct Following {
 struct Edge {
     options: ReaderOptions,
     build: String,
+    lock: Option<OwnedFd>,
     publisher: Publisher,
     following: Following,
     node: ObserverHandle,
@@ -212,12 +221,13 @@ impl Edge {
         };
 
         let socket =
-            listen(&options.run_dir.join("edge.sock")).map_err(system("`edge.sock` was not made"))?;
+            listen(&options.socket).map_err(system("`edge.sock` was not made"))?;
         let (ask, asked) = mpsc::channel(ORDER_QUEUE);
         tokio::spawn(command::serve(socket, options.peers, held, ask));
         Ok(Self {
             options: reader_options,
             build: options.build,
+            lock: options.lock,
             publisher,
             following,
             node,
@@ -317,6 +327,7 @@ impl Edge {
                 task: tokio::spawn(reader.run(publisher)),
             };
         }
+        self.lock = None;
         let (tell, told) = oneshot::channel();
         tokio::spawn(async move {
             for worker in done {

@@ -65,7 +65,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         }
         Command::Control(args) => unit(Unit::Control, args, |config| block_on(CONTROL_THREADS, control::run(config))),
         Command::Node(args) => unit(Unit::Node, args, |config| block_on(1, node::run(config))),
-        Command::Edge(args) => unit(Unit::Edge, args, |config| block_on(1, edge::run(config))),
+        Command::Edge(args) => unit(Unit::Edge, args, |config| edge::run(&config)),
         Command::FakeEngine(args) => unit(Unit::FakeEngine, args, |config| block_on(1, fake_engine::run(config))),
         Command::Stop(flags) => Config::load(flags).map_err(Into::into).and_then(|config| block_on(1, stop::run(config))),
         Command::Token(args) => block_on(1, token::run(args)),

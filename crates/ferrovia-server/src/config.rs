@@ -161,6 +161,7 @@ impl Config {
             .unwrap_or_else(|| "localhost".to_owned())
             .to_ascii_lowercase();
         check_domain(&apps_domain)?;
+        let engine = flags.engine.or(file.engine).unwrap_or(EngineKind::Docker);
         Ok(Self {
             paths: Paths {
                 data: data_dir,
@@ -171,7 +172,7 @@ impl Config {
                 .clone()
                 .or_else(|| file.database_url.clone())
                 .map(Secret::new),
-            engine: flags.engine.or(file.engine).unwrap_or(EngineKind::Docker),
+            engine,
             docker_socket,
             api_listen,
             registry_listen,
@@ -180,7 +181,7 @@ impl Config {
                 .or(file.http_listen)
                 .unwrap_or(SocketAddr::from(([0, 0, 0, 0], 80))),
             apps_domain,
-            addresses: file.network.addresses.clone().unwrap_or_default(),
+            addresses: file.network.addresses.clone().unwrap_or_else(|| engine.default_addresses()),
             file,
             flags,
         })

@@ -34,6 +34,6 @@ fn of(config: &Config, installation: &str) -> Arc<dyn Engine> {
             addresses: config.addresses.clone(),
             files: config.paths.engine_data(),
         })),
-        EngineKind::Fake => Arc::new(fake::FakeEngine::new(config.paths.fake_socket())),
+        EngineKind::Fake => Arc::new(fake::FakeEngine::new(&config.paths.fake_socket())),
     }
 }

@@ -1,13 +1,15 @@
 //! `ferroviad serve`: one machine. Starts PostgreSQL, node, edge and control, or adopts those that live, and keeps
 //! them alive. It serves nothing itself, so that its own end is noticed by nobody.
 
-mod database;
+pub mod database;
 mod listeners;
+mod port_owner;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ferrovia_api::system::Level;
+use ferrovia_core::error::Report;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -47,18 +49,19 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     directories::prepare(&config.paths, edge_user)?;
     let _lock = Lock::take(&config.paths.run, "serve", &config.hash())?;
     installation::ensure(&config.paths.data)?;
-    let sockets = listeners::Sockets::open(&config).await?;
-    if config.database_url.is_none() {
-        database::start(&config).await?;
-    }
+    let sockets = listeners::Sockets::open(&config, edge_user.0).await?;
+    let database = match config.database_url {
+        Some(_) => None,
+        None => Some(database::start(&config).await.map_err(|error| explained(&error.report()))?),
+    };
 
     let config = Arc::new(config);
     let (stop, stopped) = watch::channel(false);
     let mut running = JoinSet::new();
     let mut statuses = Vec::new();
     running.spawn(sockets.hand_out(stopped.clone()));
-    if config.database_url.is_none() {
-        running.spawn(database::keep(config.clone(), stopped.clone()));
+    if let Some(server) = database {
+        running.spawn(database::keep(config.clone(), server, stopped.clone()));
     }
     let as_root = rustix::process::geteuid().is_root();
     for (unit, user, at_start) in [
@@ -89,6 +92,13 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     while running.join_next().await.is_some() {}
     supervisor::end(Unit::Control, &config).await?;
     Ok(())
+}
+
+fn explained(report: &Report) -> String {
+    match &report.hint {
+        Some(hint) => format!("{}\n    {hint}", report.message),
+        None => report.message.clone(),
+    }
 }
 
 /// Waits until work is accepted, saying what is missing.

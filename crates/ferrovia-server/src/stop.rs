@@ -8,7 +8,8 @@ use crate::command::Failure;
 use crate::config::Config;
 use crate::process::watch::Watched;
 use crate::process::{Unit, lock, supervisor};
-use crate::{directories, engine};
+use crate::engine;
+use crate::serve::database;
 
 /// How long `serve` may take to end, in milliseconds: it gives control its own 10 s.
 const SERVE_GRACE_MS: u64 = 15_000;
@@ -37,7 +38,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         end(unit, &config, &mut failures).await;
     }
     if config.database_url.is_none() {
-        match ferrovia_store::embedded::stop(&directories::postgres(&config)).await {
+        match ferrovia_store::embedded::stop(&database::place(&config)).await {
             Ok(true) => eprintln!("stopped  PostgreSQL"),
             Ok(false) => {}
             Err(error) => failures.push(format!("PostgreSQL could not be stopped: {error}")),

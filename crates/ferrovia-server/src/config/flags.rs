@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use ferrovia_core::network::AddressPlan;
+use ferrovia_engine::fake;
 use serde::Deserialize;
 
 use super::Config;
@@ -22,6 +24,14 @@ impl EngineKind {
         match self {
             Self::Docker => "docker",
             Self::Fake => "fake",
+        }
+    }
+
+    /// The addresses of replicas unless the file says otherwise: the fake engine's are the host's own.
+    pub(super) fn default_addresses(self) -> AddressPlan {
+        match self {
+            Self::Docker => AddressPlan::default(),
+            Self::Fake => fake::address_plan(fake::ADDRESS_BLOCK),
         }
     }
 }

@@ -100,10 +100,9 @@ impl Lock {
         Ok(Self { file })
     }
 
-    /// Gives the lock up before the process ends.
-    pub fn release(self) {
-        // Closing the file releases the lock too; this only does it before other duplicates of it are gone.
-        let _ = flock(&self.file, FlockOperation::Unlock);
+    /// The lock as a descriptor: who closes it gives it up, before the process ends.
+    pub fn into_descriptor(self) -> OwnedFd {
+        self.file.into()
     }
 }
 
@@ -202,7 +201,7 @@ mod tests {
             (living.holder.pid, living.holder.config_hash.as_str()),
             (std::process::id(), "c1")
         );
-        lock.release();
+        drop(lock.into_descriptor());
         assert!(find_living(dir.path(), "edge").unwrap().is_none());
         Lock::take(dir.path(), "edge", "c2").unwrap();
     }

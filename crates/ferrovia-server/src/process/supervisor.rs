@@ -22,6 +22,10 @@ const FIRST_RESTART_MS: u64 = 100;
 const MAX_RESTART_MS: u64 = 5_000;
 /// A process that lived this long starts the waits anew, in milliseconds.
 const STEADY_AFTER_MS: u64 = 30_000;
+/// After how long a replaced edge closes connections between two requests, in milliseconds.
+const EDGE_IDLE_MS: u64 = 2_000;
+/// After how long a replaced edge closes everything, in milliseconds: a slow upload may finish.
+const EDGE_DRAIN_MS: u64 = 600_000;
 /// How often a starting process' lock is looked at, in milliseconds.
 const LOCK_POLL_MS: u64 = 10;
 
@@ -141,6 +145,22 @@ async fn live(
     status.send_replace(Status::Living { pid, adopted: false });
     watched.ended().await;
     child.wait().map(|_| ())
+}
+
+/// Ends a process so that its successor can start. An edge only lets go of what the next one needs: it answers what
+/// it has in hand beside its successor.
+async fn make_room(unit: Unit, config: &Config, living: Living) -> io::Result<()> {
+    if unit == Unit::Edge {
+        let socket = config.paths.edge_socket();
+        let drained = tokio::task::spawn_blocking(move || {
+            ferrovia_edge::command::drain(&socket, EDGE_IDLE_MS, EDGE_DRAIN_MS)
+        });
+        match drained.await.map_err(io::Error::other)? {
+            Ok(()) => return Ok(()),
+            Err(error) => tracing::warn!("the edge did not drain ({error}) and is ended"),
+        }
+    }
+    Watched::new(living.pidfd)?.end(Duration::from_millis(END_GRACE_MS)).await
 }
 
 /// Waits until the child holds its lock.
