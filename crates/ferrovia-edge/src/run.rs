@@ -220,8 +220,7 @@ impl Edge {
             task: tokio::spawn(reader.run(publisher.clone())),
         };
 
-        let socket =
-            listen(&options.socket).map_err(system("`edge.sock` was not made"))?;
+        let socket = listen(&options.socket).map_err(system("`edge.sock` was not made"))?;
         let (ask, asked) = mpsc::channel(ORDER_QUEUE);
         tokio::spawn(command::serve(socket, options.peers, held, ask));
         Ok(Self {

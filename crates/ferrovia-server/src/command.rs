@@ -61,13 +61,21 @@ pub fn run(arguments: Arguments) -> ExitCode {
     let result = match arguments.command {
         Command::Serve(flags) => {
             log::to_terminal();
-            Config::load(flags).map_err(Into::into).and_then(|config| block_on(1, serve::run(config)))
+            Config::load(flags)
+                .map_err(Into::into)
+                .and_then(|config| block_on(1, serve::run(config)))
         }
-        Command::Control(args) => unit(Unit::Control, args, |config| block_on(CONTROL_THREADS, control::run(config))),
+        Command::Control(args) => unit(Unit::Control, args, |config| {
+            block_on(CONTROL_THREADS, control::run(config))
+        }),
         Command::Node(args) => unit(Unit::Node, args, |config| block_on(1, node::run(config))),
         Command::Edge(args) => unit(Unit::Edge, args, |config| edge::run(&config)),
-        Command::FakeEngine(args) => unit(Unit::FakeEngine, args, |config| block_on(1, fake_engine::run(config))),
-        Command::Stop(flags) => Config::load(flags).map_err(Into::into).and_then(|config| block_on(1, stop::run(config))),
+        Command::FakeEngine(args) => unit(Unit::FakeEngine, args, |config| {
+            block_on(1, fake_engine::run(config))
+        }),
+        Command::Stop(flags) => Config::load(flags)
+            .map_err(Into::into)
+            .and_then(|config| block_on(1, stop::run(config))),
         Command::Token(args) => block_on(1, token::run(args)),
         Command::Doctor(args) => return finish(block_on(1, doctor::run(args))),
         Command::Child(args) => Err(child::run(&args).into()),

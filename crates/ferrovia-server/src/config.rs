@@ -181,7 +181,11 @@ impl Config {
                 .or(file.http_listen)
                 .unwrap_or(SocketAddr::from(([0, 0, 0, 0], 80))),
             apps_domain,
-            addresses: file.network.addresses.clone().unwrap_or_else(|| engine.default_addresses()),
+            addresses: file
+                .network
+                .addresses
+                .clone()
+                .unwrap_or_else(|| engine.default_addresses()),
             file,
             flags,
         })

@@ -29,16 +29,31 @@ pub struct DoctorArgs {
 
 fn good(subject: &str, message: impl Into<String>) -> Finding {
     let (subject, message) = (subject.to_owned(), message.into());
-    Finding { level: Level::Good, subject, code: "ok".to_owned(), message, hint: None }
+    Finding {
+        level: Level::Good,
+        subject,
+        code: "ok".to_owned(),
+        message,
+        hint: None,
+    }
 }
 
 fn warning(subject: &str, code: &str, message: impl Into<String>, hint: impl Into<String>) -> Finding {
     let (subject, code, message) = (subject.to_owned(), code.to_owned(), message.into());
-    Finding { level: Level::Warning, subject, code, message, hint: Some(hint.into()) }
+    Finding {
+        level: Level::Warning,
+        subject,
+        code,
+        message,
+        hint: Some(hint.into()),
+    }
 }
 
 fn problem(subject: &str, code: &str, message: impl Into<String>, hint: impl Into<String>) -> Finding {
-    Finding { level: Level::Error, ..warning(subject, code, message, hint) }
+    Finding {
+        level: Level::Error,
+        ..warning(subject, code, message, hint)
+    }
 }
 
 /// `ferroviad doctor`: exit code 1 when something does not work.
@@ -54,7 +69,11 @@ pub async fn run(args: DoctorArgs) -> Result<std::process::ExitCode, Failure> {
     }
     print(&findings, args.json)?;
     let failed = findings.iter().any(|finding| finding.level == Level::Error);
-    Ok(if failed { std::process::ExitCode::FAILURE } else { std::process::ExitCode::SUCCESS })
+    Ok(if failed {
+        std::process::ExitCode::FAILURE
+    } else {
+        std::process::ExitCode::SUCCESS
+    })
 }
 
 /// What must hold before anything is started. Problems among these keep `serve` from starting.

@@ -27,7 +27,12 @@ pub fn run(config: &Config) -> Result<(), Failure> {
         }
         Err(_) => listeners::bind_all(config.http_listen, workers(config))?,
     };
-    let mut options = Options::new(config.paths.run.clone(), config.paths.edge_data(), sockets, Peers::same_user());
+    let mut options = Options::new(
+        config.paths.run.clone(),
+        config.paths.edge_data(),
+        sockets,
+        Peers::same_user(),
+    );
     options.socket = config.paths.edge_socket();
     options.lock = Some(lock.into_descriptor());
     options.workers = workers(config);
@@ -37,5 +42,10 @@ pub fn run(config: &Config) -> Result<(), Failure> {
 
 /// Threads that serve: the setting, else one for each core.
 pub fn workers(config: &Config) -> usize {
-    config.file.edge.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1)
+    config
+        .file
+        .edge
+        .workers
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+        .max(1)
 }

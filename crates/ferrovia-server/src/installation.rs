@@ -16,7 +16,10 @@ const FILE: &str = "installation-id";
 pub fn find(data: &Path) -> io::Result<Option<Uuid>> {
     match std::fs::read_to_string(path(data)) {
         Ok(text) => Uuid::try_parse(text.trim()).map(Some).map_err(|_| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("`{}` does not hold a UUID", path(data).display()))
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("`{}` does not hold a UUID", path(data).display()),
+            )
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),

@@ -3,4 +3,7 @@
 use crate::command::Failure;
 use crate::config::Config;
 
-pub async fn run(config: Config) -> Result<(), Failure> { let _ = config; Err("wip".into()) }
+pub async fn run(config: Config) -> Result<(), Failure> {
+    let _ = config;
+    Err("wip".into())
+}

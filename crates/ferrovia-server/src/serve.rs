@@ -37,7 +37,13 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let problems: Vec<_> = findings
         .iter()
         .filter(|finding| finding.level == Level::Error)
-        .map(|finding| format!("  {}\n    {}", finding.message, finding.hint.as_deref().unwrap_or_default()))
+        .map(|finding| {
+            format!(
+                "  {}\n    {}",
+                finding.message,
+                finding.hint.as_deref().unwrap_or_default()
+            )
+        })
         .collect();
     if !problems.is_empty() {
         return Err(format!("the platform cannot start here\n{}", problems.join("\n")).into());
@@ -52,7 +58,11 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let sockets = listeners::Sockets::open(&config, edge_user.0).await?;
     let database = match config.database_url {
         Some(_) => None,
-        None => Some(database::start(&config).await.map_err(|error| explained(&error.report()))?),
+        None => Some(
+            database::start(&config)
+                .await
+                .map_err(|error| explained(&error.report()))?,
+        ),
     };
 
     let config = Arc::new(config);
@@ -75,7 +85,14 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         }
         let (tell, status) = watch::channel(Status::Starting);
         statuses.push((unit, status));
-        running.spawn(supervise(unit, config.clone(), user, at_start, tell, stopped.clone()));
+        running.spawn(supervise(
+            unit,
+            config.clone(),
+            user,
+            at_start,
+            tell,
+            stopped.clone(),
+        ));
     }
 
     let mut terminate = signal(SignalKind::terminate())?;
@@ -87,7 +104,9 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    tracing::info!("ending control; edge, node, PostgreSQL and the applications go on (`ferroviad stop` ends them)");
+    tracing::info!(
+        "ending control; edge, node, PostgreSQL and the applications go on (`ferroviad stop` ends them)"
+    );
     stop.send_replace(true);
     while running.join_next().await.is_some() {}
     supervisor::end(Unit::Control, &config).await?;

@@ -6,9 +6,9 @@ use ferrovia_engine::Scope;
 
 use crate::command::Failure;
 use crate::config::Config;
+use crate::engine;
 use crate::process::watch::Watched;
 use crate::process::{Unit, lock, supervisor};
-use crate::engine;
 use crate::serve::database;
 
 /// How long `serve` may take to end, in milliseconds: it gives control its own 10 s.
@@ -25,7 +25,9 @@ const STOPS_AT_ONCE: usize = 16;
 pub async fn run(config: Config) -> Result<(), Failure> {
     let mut failures = Vec::new();
     if let Some(living) = lock::find_living(&config.paths.run, "serve")? {
-        Watched::new(living.pidfd)?.end(Duration::from_millis(SERVE_GRACE_MS)).await?;
+        Watched::new(living.pidfd)?
+            .end(Duration::from_millis(SERVE_GRACE_MS))
+            .await?;
         eprintln!("stopped  serve");
     }
     end(Unit::Control, &config, &mut failures).await;
@@ -44,7 +46,11 @@ pub async fn run(config: Config) -> Result<(), Failure> {
             Err(error) => failures.push(format!("PostgreSQL could not be stopped: {error}")),
         }
     }
-    if failures.is_empty() { Ok(()) } else { Err(failures.join("; ").into()) }
+    if failures.is_empty() {
+        Ok(())
+    } else {
+        Err(failures.join("; ").into())
+    }
 }
 
 async fn end(unit: Unit, config: &Config, failures: &mut Vec<String>) {
@@ -59,7 +65,9 @@ async fn stop_applications(config: &Config) -> Result<usize, Failure> {
     use futures_util::{StreamExt, TryStreamExt, stream};
 
     // Without an installation nothing was ever started; without an engine nothing runs.
-    let Some(engine) = engine::open_existing(config)? else { return Ok(0) };
+    let Some(engine) = engine::open_existing(config)? else {
+        return Ok(0);
+    };
     let replicas = engine.observe(Scope::All).await?;
     let count = replicas.len();
     stream::iter(replicas)

@@ -108,7 +108,11 @@ impl Keeper {
     pub async fn run(mut self) {
         // What is proven, and so not told as "starting", stands in the table.
         let first = self.parts.rows.wait_for(Option::is_some);
-        drop(timeout(Duration::from_millis(FIRST_TABLE_MS), first).await.map(drop));
+        drop(
+            timeout(Duration::from_millis(FIRST_TABLE_MS), first)
+                .await
+                .map(drop),
+        );
         let (hinter, mut hints) = mpsc::channel(HINT_QUEUE);
         let mut background = JoinSet::new();
         background.spawn(events(Arc::clone(&self.parts.engine), hinter));

@@ -25,13 +25,40 @@ const LOG_TAIL_BYTES: u64 = 256 * 1024;
 pub fn write(config: &Config, findings: &[Finding], path: &Path) -> io::Result<()> {
     let mut text = String::new();
     // Writing to a string does not fail.
-    let _ = writeln!(text, "ferroviad {} build {}", env!("CARGO_PKG_VERSION"), build_id::build_id()?);
-    let _ = writeln!(text, "data {}\nrun {}", config.paths.data.display(), config.paths.run.display());
-    let _ = writeln!(text, "engine {:?}, database {}", config.engine, if config.database_url.is_some() { "elsewhere" } else { "private" });
-    let _ = writeln!(text, "api {}, registry {}, http {}, domain {}", config.api_listen, config.registry_listen, config.http_listen, config.apps_domain);
+    let _ = writeln!(
+        text,
+        "ferroviad {} build {}",
+        env!("CARGO_PKG_VERSION"),
+        build_id::build_id()?
+    );
+    let _ = writeln!(
+        text,
+        "data {}\nrun {}",
+        config.paths.data.display(),
+        config.paths.run.display()
+    );
+    let _ = writeln!(
+        text,
+        "engine {:?}, database {}",
+        config.engine,
+        if config.database_url.is_some() {
+            "elsewhere"
+        } else {
+            "private"
+        }
+    );
+    let _ = writeln!(
+        text,
+        "api {}, registry {}, http {}, domain {}",
+        config.api_listen, config.registry_listen, config.http_listen, config.apps_domain
+    );
     let _ = writeln!(text, "addresses {:?}\n\nFindings", config.addresses);
     for finding in findings {
-        let _ = writeln!(text, "{:?} {} {}: {}", finding.level, finding.subject, finding.code, finding.message);
+        let _ = writeln!(
+            text,
+            "{:?} {} {}: {}",
+            finding.level, finding.subject, finding.code, finding.message
+        );
     }
     for unit in [Unit::Control, Unit::Node, Unit::Edge] {
         let log = spawn::log_path(config, unit);
@@ -39,7 +66,12 @@ pub fn write(config: &Config, findings: &[Finding], path: &Path) -> io::Result<(
         text.push_str(&tail(&log).unwrap_or_else(|error| format!("{error}\n")));
     }
     use std::os::unix::fs::OpenOptionsExt;
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
     io::Write::write_all(&mut file, text.as_bytes())
 }
 

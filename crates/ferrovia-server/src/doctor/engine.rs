@@ -1,8 +1,8 @@
 //! The engine: whether it answers, which one it is, and whether it lets containers outlive it.
 
 use ferrovia_api::system::Finding;
-use ferrovia_engine::docker::{DockerEngine, Options};
 use ferrovia_engine::Engine;
+use ferrovia_engine::docker::{DockerEngine, Options};
 
 use super::{good, problem};
 use crate::config::{Config, EngineKind};
@@ -31,7 +31,10 @@ pub async fn look(config: &Config) -> Vec<Finding> {
             )];
         }
     };
-    let mut findings = vec![good("docker", format!("{} answers at `{socket}` (API {})", info.name, info.api_version))];
+    let mut findings = vec![good(
+        "docker",
+        format!("{} answers at `{socket}` (API {})", info.name, info.api_version),
+    )];
     if !info.live_restore {
         findings.push(problem(
             "docker",

@@ -12,7 +12,10 @@ const LOW_DISK_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 /// Free space below which nothing can be written safely, in bytes.
 const NO_DISK_BYTES: u64 = 256 * 1024 * 1024;
 /// Kernel settings without which the private network does not work, with the wanted value.
-const SYSCTLS: [(&str, &str); 2] = [("net/ipv4/ip_forward", "1"), ("net/bridge/bridge-nf-call-iptables", "1")];
+const SYSCTLS: [(&str, &str); 2] = [
+    ("net/ipv4/ip_forward", "1"),
+    ("net/bridge/bridge-nf-call-iptables", "1"),
+];
 
 /// What `serve` cannot do without.
 pub fn requirements(config: &Config) -> Vec<Finding> {
@@ -55,13 +58,28 @@ fn disk(path: &Path) -> Finding {
     let free = match rustix::fs::statvfs(path) {
         Ok(stat) => stat.f_bavail.saturating_mul(stat.f_frsize),
         Err(error) => {
-            return problem("disk", "data_dir_missing", format!("`{}`: {error}", path.display()), "Start the platform once to make it");
+            return problem(
+                "disk",
+                "data_dir_missing",
+                format!("`{}`: {error}", path.display()),
+                "Start the platform once to make it",
+            );
         }
     };
     let text = format!("{} MB are free at `{}`", free / 1_000_000, path.display());
     match free {
-        ..NO_DISK_BYTES => problem("disk", "disk_full", text, "Free some space: databases and logs are about to fail"),
-        NO_DISK_BYTES..LOW_DISK_BYTES => warning("disk", "disk_low", text, "Free some space: builds are about to fail"),
+        ..NO_DISK_BYTES => problem(
+            "disk",
+            "disk_full",
+            text,
+            "Free some space: databases and logs are about to fail",
+        ),
+        NO_DISK_BYTES..LOW_DISK_BYTES => warning(
+            "disk",
+            "disk_low",
+            text,
+            "Free some space: builds are about to fail",
+        ),
         _ => good("disk", text),
     }
 }
@@ -86,7 +104,9 @@ fn sysctls() -> impl Iterator<Item = Finding> {
 
 fn other_firewalls() -> Vec<Finding> {
     let mut findings = Vec::new();
-    if std::fs::read_to_string("/etc/ufw/ufw.conf").is_ok_and(|text| text.lines().any(|line| line.trim() == "ENABLED=yes")) {
+    if std::fs::read_to_string("/etc/ufw/ufw.conf")
+        .is_ok_and(|text| text.lines().any(|line| line.trim() == "ENABLED=yes"))
+    {
         findings.push(warning(
             "firewall",
             "other_firewall",
@@ -121,5 +141,8 @@ fn buildkit(dir: Option<&Path>) -> Finding {
 /// A program on the `PATH`.
 fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")]).map(|dir| dir.join(name)).find(|path| path.is_file())
+    std::env::split_paths(&path)
+        .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")])
+        .map(|dir| dir.join(name))
+        .find(|path| path.is_file())
 }

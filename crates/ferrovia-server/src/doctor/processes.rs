@@ -18,12 +18,28 @@ const CONNECT_MS: u64 = 2_000;
 pub async fn look(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut units = vec![
-        (Unit::Control, config.paths.tables_socket(), "no deploys and no API; applications go on"),
-        (Unit::Node, config.paths.node_socket(), "new names, health and logs wait"),
-        (Unit::Edge, config.paths.edge_socket(), "requests from outside wait or fail"),
+        (
+            Unit::Control,
+            config.paths.tables_socket(),
+            "no deploys and no API; applications go on",
+        ),
+        (
+            Unit::Node,
+            config.paths.node_socket(),
+            "new names, health and logs wait",
+        ),
+        (
+            Unit::Edge,
+            config.paths.edge_socket(),
+            "requests from outside wait or fail",
+        ),
     ];
     if config.engine == EngineKind::Fake {
-        units.push((Unit::FakeEngine, config.paths.fake_socket(), "nothing can be started"));
+        units.push((
+            Unit::FakeEngine,
+            config.paths.fake_socket(),
+            "nothing can be started",
+        ));
     }
     for (unit, socket, loss) in units {
         findings.push(one(config, unit, &socket, loss).await);
@@ -39,7 +55,14 @@ async fn one(config: &Config, unit: Unit, socket: &Path, loss: &str) -> Finding 
     let log = crate::process::spawn::log_path(config, unit);
     let living = match lock::find_living(&config.paths.run, subject) {
         Ok(living) => living,
-        Err(error) => return problem(subject, "lock_unreadable", format!("its lock cannot be read: {error}"), "Look as root"),
+        Err(error) => {
+            return problem(
+                subject,
+                "lock_unreadable",
+                format!("its lock cannot be read: {error}"),
+                "Look as root",
+            );
+        }
     };
     let Some(living) = living else {
         return problem(
@@ -50,13 +73,23 @@ async fn one(config: &Config, unit: Unit, socket: &Path, loss: &str) -> Finding 
         );
     };
     if connects(socket).await {
-        good(subject, format!("`{unit}` runs (process {}) and answers", living.holder.pid))
+        good(
+            subject,
+            format!("`{unit}` runs (process {}) and answers", living.holder.pid),
+        )
     } else {
         problem(
             subject,
             "process_silent",
-            format!("`{unit}` runs (process {}) and does not answer at `{}`", living.holder.pid, socket.display()),
-            format!("Its log is `{}`; `ferroviad serve` starts it again when it is ended", log.display()),
+            format!(
+                "`{unit}` runs (process {}) and does not answer at `{}`",
+                living.holder.pid,
+                socket.display()
+            ),
+            format!(
+                "Its log is `{}`; `ferroviad serve` starts it again when it is ended",
+                log.display()
+            ),
         )
     }
 }
@@ -70,12 +103,18 @@ async fn database(config: &Config) -> Finding {
             "database",
             "database_down",
             "the private PostgreSQL does not answer: no deploys and no API; applications go on",
-            format!("`ferroviad serve` starts it; its log lies under `{}`", config.paths.postgres().display()),
+            format!(
+                "`ferroviad serve` starts it; its log lies under `{}`",
+                config.paths.postgres().display()
+            ),
         )
     }
 }
 
 async fn connects(socket: &Path) -> bool {
     let attempt = UnixStream::connect(socket);
-    matches!(tokio::time::timeout(Duration::from_millis(CONNECT_MS), attempt).await, Ok(Ok(_)))
+    matches!(
+        tokio::time::timeout(Duration::from_millis(CONNECT_MS), attempt).await,
+        Ok(Ok(_))
+    )
 }

@@ -11,7 +11,12 @@ use ferrovia_api::system::{DoctorReport, Finding, Level};
 pub fn print(findings: &[Finding], json: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
     if json {
-        serde_json::to_writer(&mut out, &DoctorReport { findings: findings.to_vec() })?;
+        serde_json::to_writer(
+            &mut out,
+            &DoctorReport {
+                findings: findings.to_vec(),
+            },
+        )?;
         return writeln!(out);
     }
     for finding in findings {

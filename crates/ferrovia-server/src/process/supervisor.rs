@@ -160,7 +160,9 @@ async fn make_room(unit: Unit, config: &Config, living: Living) -> io::Result<()
             Err(error) => tracing::warn!("the edge did not drain ({error}) and is ended"),
         }
     }
-    Watched::new(living.pidfd)?.end(Duration::from_millis(END_GRACE_MS)).await
+    Watched::new(living.pidfd)?
+        .end(Duration::from_millis(END_GRACE_MS))
+        .await
 }
 
 /// Waits until the child holds its lock.

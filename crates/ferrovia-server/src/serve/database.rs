@@ -22,7 +22,15 @@ const MAX_RESTART_MS: u64 = 10_000;
 /// [`embedded::Error`] with its remedy.
 pub async fn start(config: &Config) -> Result<Server, embedded::Error> {
     let server = embedded::ensure(&place(config)).await?;
-    tracing::info!("PostgreSQL {} (process {})", if server.adopted { "is adopted" } else { "is started" }, server.pid);
+    tracing::info!(
+        "PostgreSQL {} (process {})",
+        if server.adopted {
+            "is adopted"
+        } else {
+            "is started"
+        },
+        server.pid
+    );
     Ok(server)
 }
 
@@ -54,7 +62,10 @@ pub async fn keep(config: Arc<Config>, mut server: Server, mut stop: watch::Rece
 
 /// Where the server's files are.
 pub fn place(config: &Config) -> embedded::Config {
-    embedded::Config { dir: config.paths.postgres(), run_dir: config.paths.run.clone() }
+    embedded::Config {
+        dir: config.paths.postgres(),
+        run_dir: config.paths.run.clone(),
+    }
 }
 
 async fn ended(server: &Server) {
@@ -66,6 +77,9 @@ async fn ended(server: &Server) {
 }
 
 fn watched(server: &Server) -> io::Result<Watched> {
-    let pid = i32::try_from(server.pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
+    let pid = i32::try_from(server.pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .ok_or(io::ErrorKind::InvalidInput)?;
     Watched::new(pidfd_open(pid, PidfdFlags::empty())?)
 }

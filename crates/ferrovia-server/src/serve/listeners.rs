@@ -33,11 +33,16 @@ impl Sockets {
         let fetched = tokio::task::spawn_blocking(move || command::fetch_listeners(&socket)).await?;
         let wanted = config.http_listen;
         let fits = |held: &Vec<TcpListener>| {
-            !held.is_empty() && held.iter().all(|one| one.local_addr().is_ok_and(|address| address == wanted))
+            !held.is_empty()
+                && held
+                    .iter()
+                    .all(|one| one.local_addr().is_ok_and(|address| address == wanted))
         };
         let held = match fetched.ok().filter(fits) {
             Some(held) => held,
-            None => listeners::bind_all(wanted, edge::workers(config)).map_err(|error| refused(wanted, &error))?,
+            None => {
+                listeners::bind_all(wanted, edge::workers(config)).map_err(|error| refused(wanted, &error))?
+            }
         };
         let path = config.paths.serve_socket();
         match std::fs::remove_file(&path) {
@@ -47,7 +52,11 @@ impl Sockets {
         let door = UnixListener::bind(&path)?;
         // Who may pass the directory may connect; who may have the listeners is checked by user id.
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))?;
-        Ok(Self { held: Arc::new(held), door, peers: Peers { uid: edge_uid } })
+        Ok(Self {
+            held: Arc::new(held),
+            door,
+            peers: Peers { uid: edge_uid },
+        })
     }
 
     /// Hands duplicates to whoever of the platform asks, until `stop` becomes true.

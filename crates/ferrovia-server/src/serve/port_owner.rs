@@ -25,10 +25,19 @@ pub fn find(port: u16) -> Option<PortOwner> {
         let holds = files.flatten().any(|file| {
             fs::read_link(file.path())
                 .ok()
-                .and_then(|link| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok())
+                .and_then(|link| {
+                    link.to_str()?
+                        .strip_prefix("socket:[")?
+                        .strip_suffix(']')?
+                        .parse()
+                        .ok()
+                })
                 .is_some_and(|inode: u64| inodes.contains(&inode))
         });
-        let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default().trim().to_owned();
+        let name = fs::read_to_string(entry.path().join("comm"))
+            .unwrap_or_default()
+            .trim()
+            .to_owned();
         holds.then_some(PortOwner { pid, name })
     })
 }
