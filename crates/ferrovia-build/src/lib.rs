@@ -32,6 +32,7 @@ pub mod narrator;
 pub mod platform;
 pub mod registry;
 pub mod render;
+pub mod simulated;
 pub mod tree;
 
 use async_trait::async_trait;

@@ -98,6 +98,7 @@ impl Config {
         for (flag, setting) in [
             (&flags.build_extra_ca_file, &mut file.build.extra_ca_file),
             (&flags.buildkit_dir, &mut file.build.buildkit_dir),
+            (&flags.build_seed_dir, &mut file.build.seed_dir),
         ] {
             if flag.is_some() {
                 setting.clone_from(flag);

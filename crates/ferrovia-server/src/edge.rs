@@ -8,6 +8,7 @@ use ferrovia_table::Peers;
 
 use crate::command::Failure;
 use crate::config::Config;
+use crate::process::Unit;
 use crate::process::build_id::build_id;
 use crate::process::lock::Lock;
 
@@ -19,7 +20,7 @@ const HAND_OVER_MS: u64 = 5_000;
 /// # Errors
 /// When another edge lives or the listeners cannot be had.
 pub fn run(config: &Config) -> Result<(), Failure> {
-    let lock = Lock::take(&config.paths.run, "edge", &config.hash())?;
+    let lock = Lock::take(&Unit::Edge.lock_directory(&config.paths), "edge", &config.hash())?;
     let sockets = match UnixStream::connect(config.paths.serve_socket()) {
         Ok(stream) => {
             stream.set_read_timeout(Some(Duration::from_millis(HAND_OVER_MS)))?;

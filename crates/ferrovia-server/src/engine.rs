@@ -28,12 +28,22 @@ pub fn open_existing(config: &Config) -> Result<Option<Arc<dyn Engine>>, Failure
 
 fn of(config: &Config, installation: &str) -> Arc<dyn Engine> {
     match config.engine {
-        EngineKind::Docker => Arc::new(DockerEngine::new(Options {
-            socket: config.docker_socket.clone(),
-            installation: installation.to_owned(),
-            addresses: config.addresses.clone(),
-            files: config.paths.engine_data(),
-        })),
-        EngineKind::Fake => Arc::new(fake::FakeEngine::new(&config.paths.fake_socket())),
+        EngineKind::Docker => Arc::new(docker(config, installation)),
+        EngineKind::Fake => Arc::new(fake(config)),
     }
+}
+
+/// The Docker Engine, as the configuration names it.
+pub fn docker(config: &Config, installation: &str) -> DockerEngine {
+    DockerEngine::new(Options {
+        socket: config.docker_socket.clone(),
+        installation: installation.to_owned(),
+        addresses: config.addresses.clone(),
+        files: config.paths.engine_data(),
+    })
+}
+
+/// The fake engine of this data directory.
+pub fn fake(config: &Config) -> fake::FakeEngine {
+    fake::FakeEngine::new(&config.paths.fake_socket())
 }

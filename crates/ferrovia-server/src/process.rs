@@ -10,6 +10,9 @@ pub mod user;
 pub mod watch;
 
 use std::fmt;
+use std::path::PathBuf;
+
+use crate::config::Paths;
 
 /// A process that `serve` keeps alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,6 +35,16 @@ impl Unit {
             Self::Node => "node",
             Self::Edge => "edge",
             Self::Control => "control",
+        }
+    }
+}
+
+impl Unit {
+    /// The directory of its lock: the edge's user may write only in its own.
+    pub fn lock_directory(self, paths: &Paths) -> PathBuf {
+        match self {
+            Self::Edge => paths.edge_run(),
+            Self::FakeEngine | Self::Node | Self::Control => paths.run.clone(),
         }
     }
 }

@@ -48,10 +48,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     if !problems.is_empty() {
         return Err(format!("the platform cannot start here\n{}", problems.join("\n")).into());
     }
-    let edge_user = match &config.file.edge.user {
-        Some(name) => user::find(&[name])?,
-        None => user::find(&[user::EDGE_USER, user::FALLBACK_USER])?,
-    };
+    let edge_user = user::edge(&config)?;
     directories::prepare(&config.paths, edge_user)?;
     let _lock = Lock::take(&config.paths.run, "serve", &config.hash())?;
     installation::ensure(&config.paths.data)?;

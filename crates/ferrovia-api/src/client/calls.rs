@@ -104,6 +104,14 @@ impl Client {
         self.get(&["readyz"], &()).await
     }
 
+    /// What each part does, when work is accepted.
+    ///
+    /// # Errors
+    /// Also when work is not accepted: 503.
+    pub async fn readiness(&self) -> Result<Readiness, Error> {
+        self.get(&["readyz"], &()).await
+    }
+
     /// What is wrong with the installation.
     pub async fn doctor(&self) -> Result<DoctorReport, Error> {
         self.get(&["v1", "doctor"], &()).await

@@ -48,10 +48,8 @@ pub struct ConfigFile {
 pub struct NetworkFile {
     /// The address ranges of the private network.
     pub addresses: Option<AddressPlan>,
-    /// Private ranges outside that applications may reach; closed otherwise.
-    pub open_to_applications: Vec<Ipv4Net>,
-    /// Private ranges outside that builds may reach; closed otherwise.
-    pub open_to_builds: Vec<Ipv4Net>,
+    /// Private ranges outside that applications and builds may reach; closed otherwise.
+    pub open: Vec<Ipv4Net>,
 }
 
 /// `[build]`
@@ -74,6 +72,8 @@ pub struct BuildFile {
     pub extra_ca_file: Option<PathBuf>,
     /// Directory with `buildkitd` and `buildctl`, looked at before `PATH`.
     pub buildkit_dir: Option<PathBuf>,
+    /// Directory of base images that were made on this machine, shared with other installations on it.
+    pub seed_dir: Option<PathBuf>,
 }
 
 impl Default for BuildFile {
@@ -87,6 +87,7 @@ impl Default for BuildFile {
             cache_bytes: 10 * 1024 * 1024 * 1024,
             extra_ca_file: None,
             buildkit_dir: None,
+            seed_dir: None,
         }
     }
 }

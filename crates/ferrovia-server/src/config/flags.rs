@@ -80,6 +80,9 @@ pub struct Flags {
     /// Directory with `buildkitd` and `buildctl`, looked at before `PATH`
     #[arg(long, env = "FERROVIA_BUILDKIT_DIR", value_name = "DIR")]
     pub buildkit_dir: Option<PathBuf>,
+    /// Directory of base images made on this machine, shared with other installations on it [default: none]
+    #[arg(long, env = "FERROVIA_BUILD_SEED_DIR", value_name = "DIR")]
+    pub build_seed_dir: Option<PathBuf>,
 }
 
 impl Flags {
@@ -100,6 +103,7 @@ impl Flags {
             ("config", &self.config),
             ("build-extra-ca-file", &config.file.build.extra_ca_file),
             ("buildkit-dir", &config.file.build.buildkit_dir),
+            ("build-seed-dir", &config.file.build.seed_dir),
         ];
         arguments.extend(
             optional

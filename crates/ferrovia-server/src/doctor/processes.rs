@@ -53,7 +53,7 @@ pub async fn look(config: &Config) -> Vec<Finding> {
 async fn one(config: &Config, unit: Unit, socket: &Path, loss: &str) -> Finding {
     let subject = unit.as_str();
     let log = crate::process::spawn::log_path(config, unit);
-    let living = match lock::find_living(&config.paths.run, subject) {
+    let living = match lock::find_living(&unit.lock_directory(&config.paths), subject) {
         Ok(living) => living,
         Err(error) => {
             return problem(

@@ -98,7 +98,7 @@ pub async fn supervise(
 /// # Errors
 /// When the kernel or the file system refuses.
 pub async fn end(unit: Unit, config: &Config) -> io::Result<bool> {
-    match lock::find_living(&config.paths.run, unit.as_str())? {
+    match lock::find_living(&unit.lock_directory(&config.paths), unit.as_str())? {
         Some(living) => {
             Watched::new(living.pidfd)?
                 .end(Duration::from_millis(END_GRACE_MS))
@@ -117,7 +117,7 @@ async fn live(
     renew: bool,
     status: &watch::Sender<Status>,
 ) -> io::Result<()> {
-    if let Some(living) = lock::find_living(&config.paths.run, unit.as_str())? {
+    if let Some(living) = lock::find_living(&unit.lock_directory(&config.paths), unit.as_str())? {
         if !renew && fits(&living, config)? {
             let pid = living.holder.pid;
             tracing::info!("`{unit}` lives (process {pid}) and is adopted");
@@ -127,9 +127,7 @@ async fn live(
             return Ok(());
         }
         tracing::info!("`{unit}` (process {}) is replaced", living.holder.pid);
-        Watched::new(living.pidfd)?
-            .end(Duration::from_millis(END_GRACE_MS))
-            .await?;
+        make_room(unit, config, living).await?;
     }
     status.send_replace(Status::Starting);
     let mut child = spawn(unit, config, user)?;
@@ -175,7 +173,7 @@ async fn started(unit: Unit, config: &Config, child: &mut std::process::Child) -
                 super::spawn::log_path(config, unit).display()
             )));
         }
-        if let Some(living) = lock::find_living(&config.paths.run, unit.as_str())?
+        if let Some(living) = lock::find_living(&unit.lock_directory(&config.paths), unit.as_str())?
             && living.holder.pid == child.id()
         {
             return Ok((Watched::new(living.pidfd)?, child.id()));

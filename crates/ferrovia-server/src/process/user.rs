@@ -2,6 +2,10 @@
 
 use std::io;
 
+use ferrovia_table::Peers;
+
+use crate::config::Config;
+
 /// The user that the edge runs as when there is one.
 pub const EDGE_USER: &str = "ferrovia";
 /// The user that the edge runs as otherwise.
@@ -22,6 +26,29 @@ pub fn find(names: &[&str]) -> io::Result<(u32, u32)> {
                 format!("none of the users `{}` exists", names.join("`, `")),
             )
         })
+}
+
+/// User and group id of the edge.
+///
+/// # Errors
+/// As [`find`].
+pub fn edge(config: &Config) -> io::Result<(u32, u32)> {
+    match &config.file.edge.user {
+        Some(name) => find(&[name]),
+        None => find(&[EDGE_USER, FALLBACK_USER]),
+    }
+}
+
+/// Who may be at the other end of the platform's sockets: root, and whom the edge runs as.
+///
+/// # Errors
+/// As [`find`].
+pub fn peers(config: &Config) -> io::Result<Peers> {
+    if rustix::process::geteuid().is_root() {
+        let (uid, _) = edge(config)?;
+        return Ok(Peers { uid });
+    }
+    Ok(Peers::same_user())
 }
 
 fn in_passwd(passwd: &str, name: &str) -> Option<(u32, u32)> {
