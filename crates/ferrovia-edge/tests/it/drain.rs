@@ -1,55 +1,30 @@
 //! The end of an edge, and the next one in its place.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-
-use bytes::Bytes;
 use ferrovia_edge::{Options, command};
 use ferrovia_table::Peers;
-use http::Request;
-use http_body_util::Full;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 
 use crate::app::App;
-use crate::client::{Client, read_head, status_of};
-use crate::control::to;
+use crate::client::{read_head, status_of};
+use crate::control::{draining, to};
 use crate::edge::{Edge, WORKERS, launch, status};
 use crate::eventually;
-use crate::tunnels::{Goodbye, WebSocket};
+use crate::load::{HOST, Load, unix_ms};
+use crate::tunnels::WebSocket;
+
+/// Edges that take over from each other.
+const EDGES: u128 = 5;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_edge_takes_over_from_another_without_a_lost_request() {
     let mut edge = Edge::start().await;
-    let app = App::start("a").await;
-    edge.control
-        .publish(vec![to("a.localhost", &[(1, app.address)])])
-        .await;
-    let stop = Arc::new(AtomicBool::new(false));
-    let done = Arc::new(AtomicUsize::new(0));
-    let mut visitors = JoinSet::new();
-    for fresh in [false, false, true, true] {
-        let (stop, done, address) = (Arc::clone(&stop), Arc::clone(&done), edge.address);
-        visitors.spawn(async move {
-            let mut client = Client::new(address);
-            while !stop.load(Ordering::Relaxed) {
-                let path = if fresh { "/" } else { "/slow" };
-                let request = Request::get(path)
-                    .header("host", "a.localhost")
-                    .body(Full::new(Bytes::new()))
-                    .unwrap();
-                assert_eq!(client.send(request).await.unwrap().status(), 200);
-                done.fetch_add(1, Ordering::Relaxed);
-                if fresh {
-                    client.close();
-                }
-            }
-        });
-    }
-    let mut socket = WebSocket::open(edge.address, "a.localhost").await;
+    let mut old = App::start("v0").await;
+    edge.control.publish(vec![to(HOST, &[(1, old.address)])]).await;
+    let load = Load::start(edge.address);
+    load.goes_on(50).await;
 
-    for _ in 0..3 {
+    for n in 0..EDGES {
         let path = edge.socket();
         let listeners = tokio::task::spawn_blocking(move || {
             let listeners = command::fetch_listeners(&path).unwrap();
@@ -65,30 +40,42 @@ async fn an_edge_takes_over_from_another_without_a_lost_request() {
             listeners,
             Peers::same_user(),
         );
-        options.workers = WORKERS;
-        options.build = "next".to_owned();
+        // Another number of threads than of listeners: each listener still has somebody.
+        options.workers = if n % 2 == 0 { WORKERS + 1 } else { 1 };
+        options.build = format!("build-{n}");
+        let build = options.build.clone();
         let next = launch(options);
+        // While two edges serve, a deployment takes the place of another.
+        let new = App::start(&format!("v{}", n + 1)).await;
+        let version = edge.control.write(
+            vec![
+                to(HOST, &[(n + 2, new.address)]),
+                draining(n + 1, unix_ms() + 3_000),
+            ],
+            &[],
+        );
         let socket = edge.socket();
-        eventually("the next one answers", async || {
+        eventually("the next one serves the new table", async || {
             status(&socket)
                 .await
-                .is_ok_and(|status| status.control && status.build == "next" && status.hosts == 1)
+                .is_ok_and(|status| status.control && status.build == build && status.version == version)
         })
         .await;
-        let before = done.load(Ordering::Relaxed);
-        eventually("requests go on", async || {
-            done.load(Ordering::Relaxed) > before + 50
+        eventually("the old replica has nothing open at any edge", async || {
+            edge.control.open(n + 1, version) == Some(0)
         })
         .await;
+        std::mem::replace(&mut old, new).kill().await;
+        load.goes_on(50).await;
         edge.replaced_by(next).await;
+        load.goes_on(50).await;
     }
-    assert!(matches!(socket.exchange(b"x").await, Err(Goodbye::GoingAway)));
-    stop.store(true, Ordering::Relaxed);
-    visitors.join_all().await;
-    let goodbyes = edge.control.said_goodbye();
+    let (_, goodbyes) = load.stop().await;
+    assert!(goodbyes >= 5, "{goodbyes} goodbyes only");
+    let gone = edge.control.said_goodbye();
     assert!(
-        goodbyes.iter().all(|name| name.starts_with("edge-draining-")) && goodbyes.len() == 3,
-        "{goodbyes:?}"
+        gone.iter().all(|name| name.starts_with("edge-draining-")) && gone.len() == 5,
+        "{gone:?}"
     );
 }
 

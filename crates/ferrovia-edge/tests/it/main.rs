@@ -17,6 +17,7 @@ mod edge;
 mod faults;
 mod holds;
 mod limits;
+mod load;
 mod routing;
 mod smuggling;
 mod tunnels;

@@ -11,9 +11,9 @@ use tokio::time::timeout;
 use crate::app::{self, App};
 use crate::client::read_head;
 use crate::control::{draining, replica, to};
-use crate::deploys::unix_ms;
 use crate::edge::Edge;
 use crate::eventually;
+use crate::load::unix_ms;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
