@@ -346,6 +346,17 @@ pub(crate) mod tests {
         // The start that was seen is not forgotten when `node` goes away and the table is behind.
         let alone = pools(&compiler.compile(&table(&[(1, 10), (2, 10)], &[]), &none));
         assert_eq!(alone, restarted);
+        // The same containers at the same addresses for another deployment: nothing is shared.
+        let mut other = table(&[(1, 10), (2, 10)], &[]);
+        for row in other.rows.values_mut() {
+            if let EdgeRow::Route(route) = row
+                && let RouteTarget::Deployments { deployments } = &mut route.target
+            {
+                deployments[0].deployment_id = DeploymentId::from_uuid(Uuid::from_u128(9));
+            }
+        }
+        let other = pools(&compiler.compile(&other, &none));
+        assert!(other.iter().all(|number| !alone.contains(number)), "{other:?}");
     }
 
     #[test]

@@ -35,6 +35,8 @@ const DRAIN: DrainPlan = DrainPlan {
 };
 /// How long the last words to control may take, in milliseconds.
 const GOODBYE_MS: u64 = 2_000;
+/// How long an edge on its way out waits to be connected under its other name, in milliseconds.
+const REJOIN_MS: u64 = 2_000;
 /// Open files that are not for connections.
 const RESERVED_FILES: u64 = 512;
 /// Threads for the table's files, beside those for questions: the one must never wait for the other.
@@ -300,31 +302,17 @@ impl Edge {
         }
     }
 
-    /// Lets go of the table's files, goes on reading under another name so that open requests stay counted, and tells
-    /// the workers to end.
+    /// Lets go of the table's files, and tells the workers to end.
     async fn drain(&mut self, plan: DrainPlan) -> oneshot::Receiver<()> {
         tracing::info!("the edge drains");
         self.draining = true;
+        self.follow_aside().await;
         let mut done = Vec::new();
         for worker in &self.orders {
             let (tell, told) = oneshot::channel();
             if worker.send(Order::Drain(plan, tell)).await.is_ok() {
                 done.push(told);
             }
-        }
-        let options = ReaderOptions {
-            name: format!("{}-draining-{}", self.options.name, std::process::id()),
-            ..self.options.clone()
-        };
-        self.following.handle.stop(false);
-        let task = std::mem::replace(&mut self.following.task, tokio::spawn(std::future::pending()));
-        if let Ok((table, publisher)) = task.await {
-            let (reader, handle) = Reader::detached(options, table);
-            self.following.task.abort();
-            self.following = Following {
-                handle,
-                task: tokio::spawn(reader.run(publisher)),
-            };
         }
         self.lock = None;
         let (tell, told) = oneshot::channel();
@@ -336,6 +324,34 @@ impl Edge {
             let _ = tell.send(());
         });
         told
+    }
+
+    /// Goes on following the tables under another name and without their files, which the next edge needs. Control
+    /// knows that name before the next edge can take the old one: at no time does it think that nothing is open here.
+    async fn follow_aside(&mut self) {
+        let was_connected = self.following.handle.is_connected();
+        let options = ReaderOptions {
+            name: format!("{}-draining-{}", self.options.name, std::process::id()),
+            ..self.options.clone()
+        };
+        self.following.handle.stop(false);
+        let task = std::mem::replace(&mut self.following.task, tokio::spawn(std::future::pending()));
+        let Ok((table, publisher)) = task.await else {
+            return;
+        };
+        let (reader, handle) = Reader::detached(options, table);
+        handle.report(publisher.report().await);
+        self.following.task.abort();
+        let mut connected = handle.connected();
+        self.following = Following {
+            handle,
+            task: tokio::spawn(reader.run(publisher)),
+        };
+        if was_connected {
+            let limit = Duration::from_millis(REJOIN_MS);
+            // Without control nobody stops a replica either.
+            let _ = timeout(limit, connected.wait_for(|connected| *connected)).await;
+        }
     }
 
     async fn status(&self) -> Status {
