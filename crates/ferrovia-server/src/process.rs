@@ -2,6 +2,7 @@
 
 pub mod build_id;
 pub mod child;
+pub mod executable;
 pub mod lock;
 pub mod log;
 pub mod spawn;

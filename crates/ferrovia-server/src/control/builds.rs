@@ -16,6 +16,7 @@ use ferrovia_store::Db;
 use super::registries;
 use crate::command::Failure;
 use crate::config::Config;
+use crate::process::executable;
 
 /// Where Debian installs the plugins of containers' networks.
 const CNI_DIR: &str = "/usr/lib/cni";
@@ -46,7 +47,7 @@ pub fn open(
         trees: trees.clone(),
         manifests: Arc::new(StoredManifests(db.clone())),
         launcher: Arc::new(ReexecLauncher {
-            executable: std::env::current_exe()?,
+            executable: executable::path()?,
         }),
     };
     let options = Options {

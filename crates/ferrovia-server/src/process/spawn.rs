@@ -2,10 +2,11 @@
 
 use std::fs::OpenOptions;
 use std::io;
+use std::os::unix::fs::chown;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use super::Unit;
+use super::{Unit, executable};
 use crate::config::Config;
 
 /// Starts `ferroviad UNIT` with this configuration, as another user if one is given. It outlives its parent.
@@ -17,7 +18,11 @@ pub fn spawn(unit: Unit, config: &Config, user: Option<(u32, u32)>) -> io::Resul
         .append(true)
         .create(true)
         .open(log_path(config, unit))?;
-    let own = std::env::current_exe()?;
+    if let Some((uid, gid)) = user {
+        // It sets the file aside by itself when it is full.
+        chown(log_path(config, unit), Some(uid), Some(gid))?;
+    }
+    let own = executable::path()?;
     let mut command = Command::new(&own);
     command.arg("child").arg("--new-session");
     if let Some((uid, gid)) = user {
