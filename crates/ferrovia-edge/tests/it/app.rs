@@ -87,6 +87,33 @@ impl App {
     }
 }
 
+/// A port that refuses connections until somebody listens at it, and that nobody else is given.
+pub struct Refusing {
+    pub address: SocketAddr,
+    socket: std::os::fd::OwnedFd,
+}
+
+impl Refusing {
+    pub fn new() -> Self {
+        use rustix::net::{AddressFamily, SocketType, bind, socket};
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let listener = std::net::TcpListener::from(socket);
+        Self {
+            address: listener.local_addr().unwrap(),
+            socket: listener.into(),
+        }
+    }
+
+    /// Listens, with room for this many connections and one.
+    pub fn listen(self, room: i32) -> TcpListener {
+        rustix::net::listen(&self.socket, room).unwrap();
+        let listener = std::net::TcpListener::from(self.socket);
+        listener.set_nonblocking(true).unwrap();
+        TcpListener::from_std(listener).unwrap()
+    }
+}
+
 /// Reads a head and whatever of the body came with it.
 pub async fn read_head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();

@@ -1,14 +1,13 @@
 //! Servers that break: what is sent again, what is not, and what the visitor is told.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
-use crate::app::{self, App, OK};
+use crate::app::{self, App, OK, Refusing};
 use crate::client::{get, raw, status_of};
 use crate::control::to;
 use crate::edge::Edge;
@@ -65,6 +64,28 @@ async fn what_cannot_be_repeated_is_not_and_avoids_old_connections() {
     assert_eq!(post(&edge).await, 200);
     assert_eq!(app.connections.load(Ordering::SeqCst), 3);
     assert_eq!(edge.status().await.counts.replayed, 0);
+}
+
+#[tokio::test]
+async fn an_unused_connection_is_closed_before_a_server_would() {
+    let (said, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let app = App::script(move |_, mut stream| {
+        let said = said.clone();
+        async move {
+            app::read_head(&mut stream).await;
+            let _ = stream.write_all(OK).await;
+            let answered = Instant::now();
+            // Node closes what was unused for 5 s.
+            app::read_head(&mut stream).await;
+            said.send(answered.elapsed()).unwrap();
+        }
+    })
+    .await;
+    let edge = before(&app).await;
+    assert_eq!(get(edge.address, HOST, "/").await.0, 200);
+    let unused = heard.recv().await.unwrap();
+    assert!(unused >= Duration::from_millis(3_900), "{unused:?}");
+    assert!(unused < Duration::from_millis(5_000), "{unused:?}");
 }
 
 #[tokio::test]
@@ -149,15 +170,14 @@ async fn what_is_not_http_is_told_as_such() {
 
 #[tokio::test]
 async fn a_server_that_starts_again_is_waited_for() {
-    let gone = App::start("gone").await;
+    let gone = Refusing::new();
     let address = gone.address;
-    gone.kill().await;
     let edge = Edge::start().await;
     edge.control.publish(vec![to(HOST, &[(1, address)])]).await;
     let request = get(edge.address, HOST, "/");
     let restart = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
-        let listener = TcpListener::bind(address).await.unwrap();
+        let listener = gone.listen(8);
         app::serve_ok(listener.accept().await.unwrap().0).await;
     };
     let ((status, _), ()) = tokio::join!(request, restart);
@@ -167,9 +187,8 @@ async fn a_server_that_starts_again_is_waited_for() {
 
 #[tokio::test]
 async fn a_request_whose_replica_leaves_under_it_goes_to_the_new_one() {
-    let gone = App::start("gone").await;
+    let gone = Refusing::new();
     let address = gone.address;
-    gone.kill().await;
     let new = App::start("new").await;
     let edge = Edge::start().await;
     edge.control.publish(vec![to(HOST, &[(1, address)])]).await;
@@ -184,17 +203,9 @@ async fn a_request_whose_replica_leaves_under_it_goes_to_the_new_one() {
 #[tokio::test]
 async fn a_connection_attempt_to_a_replica_that_leaves_is_given_up_at_once() {
     // A listener whose backlog is full answers no SYN: an attempt hangs.
-    let full = rustix::net::socket(
-        rustix::net::AddressFamily::INET,
-        rustix::net::SocketType::STREAM,
-        None,
-    )
-    .unwrap();
-    rustix::net::bind(&full, &"127.0.0.1:0".parse::<SocketAddr>().unwrap()).unwrap();
-    rustix::net::listen(&full, 0).unwrap();
-    let address = std::net::TcpListener::from(full.try_clone().unwrap())
-        .local_addr()
-        .unwrap();
+    let full = Refusing::new();
+    let address = full.address;
+    let _full = full.listen(0);
     let mut waiting = Vec::new();
     while let Ok(stream) = tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await
     {
@@ -203,7 +214,7 @@ async fn a_connection_attempt_to_a_replica_that_leaves_is_given_up_at_once() {
     let new = App::start("new").await;
     let edge = Edge::start().await;
     edge.control.publish(vec![to(HOST, &[(1, address)])]).await;
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     let swap = async {
         eventually("it is on its way", async || {
             edge.status().await.counts.requests == 1
@@ -236,9 +247,8 @@ async fn a_body_that_is_none_is_the_clients_fault() {
 
 #[tokio::test]
 async fn nothing_listens_for_long_and_the_visitor_is_told() {
-    let gone = App::start("gone").await;
+    let gone = Refusing::new();
     let address = gone.address;
-    gone.kill().await;
     let edge = Edge::start().await;
     edge.control.publish(vec![to(HOST, &[(1, address)])]).await;
     let (status, body) = get(edge.address, HOST, "/").await;

@@ -9,7 +9,7 @@ use http_body_util::Full;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::app::{self, App};
+use crate::app::{self, App, Refusing};
 use crate::client::{Client, get, raw, read_head, status_of};
 use crate::control::{route, to};
 use crate::edge::Edge;
@@ -138,9 +138,8 @@ async fn connections_are_kept_on_both_sides_and_belong_to_one_run() {
 async fn replicas_share_the_load_and_one_that_refuses_is_passed_over() {
     let edge = Edge::start().await;
     let (a, b) = (App::start("a").await, App::start("b").await);
-    let gone = App::start("gone").await;
+    let gone = Refusing::new();
     let nowhere = gone.address;
-    gone.kill().await;
     edge.control
         .publish(vec![to(
             "a.localhost",

@@ -53,6 +53,16 @@ async fn ambiguous_requests_are_refused_and_never_reach_an_application() {
         format!("{head}Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n"),
         format!("{head}Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n"),
         format!("{head}X-Folded: a\r\n b\r\n\r\n"),
+        format!("{head} Folded: a\r\n\r\n"),
+        format!("{head}: no name\r\n\r\n"),
+        format!("{head}No colon\r\n\r\n"),
+        format!("{head}Transfer-Encoding: \"chunked\"\r\n\r\n0\r\n\r\n"),
+        format!("{head}Transfer-Encoding: chunked\x0b\r\n\r\n0\r\n\r\n"),
+        format!("{head}Transfer-Encoding: ,chunked\r\n\r\n0\r\n\r\n"),
+        format!("{head}Transfer-Encoding: chunked;q=1\r\n\r\n0\r\n\r\n"),
+        format!("{head}Content-Length: 4\x0b\r\n\r\nabcd"),
+        "POST / HTTP/1.1\r\n Host: a\r\n\r\n".to_owned(),
+        "POST http://b@a/ HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
         format!("{head}X-Zero: a\0b\r\n\r\n"),
         format!("{head}X-Return: a\rb\r\n\r\n"),
         format!("{head}Host: b\r\n\r\n"),
@@ -110,6 +120,9 @@ async fn a_length_beside_chunks_is_dropped_and_nothing_follows() {
 #[tokio::test]
 async fn broken_chunks_never_look_like_a_whole_body() {
     for chunks in [
+        "5;a\nb\r\nhello\r\n0\r\n\r\n",
+        "5\nhello\r\n0\r\n\r\n",
+        "\r\n5\r\nhello\r\n0\r\n\r\n",
         "0x5\r\nhello\r\n0\r\n\r\n",
         "5 \r\nhelloX\r\n0\r\n\r\n",
         "-1\r\n\r\n",
