@@ -32,7 +32,7 @@ pub use self::standing::{BaseStanding, Standing, standing};
 use crate::buildkit::canary::Canary;
 use crate::buildkit::daemon::{Buildkit, Lease};
 use crate::buildkit::secrets::Mask;
-use crate::buildkit::solve::Job;
+use crate::buildkit::solve::{Compression, Job};
 use crate::certificates::{self, SECRET_ID};
 use crate::digest::Digest;
 use crate::fetch::Client;
@@ -316,6 +316,9 @@ impl Bases {
         let mut job = Job::new(id, "bases", &directory);
         job.output = Some(format!("{}/{repository}:{tag}", self.options.registry));
         job.no_cache = true;
+        if is_built_from_only(base) {
+            job.compression = Compression::Zstd;
+        }
         self.run(&lease, job, narrator).await?;
         let stored = match tags.first() {
             Some(tag) => self.store.find_manifest(repository, tag).await,
@@ -404,6 +407,14 @@ impl Drop for Remove {
             false => std::fs::remove_file(&self.0),
         };
     }
+}
+
+/// Whether plans only build from it, and applications run on another.
+fn is_built_from_only(base: &Base) -> bool {
+    bases::BASES
+        .iter()
+        .any(|other| other.name.strip_suffix("-runtime") == Some(base.name))
+        || matches!(base.name, "go" | "rust")
 }
 
 fn file_name(base: &Base) -> String {

@@ -2,6 +2,9 @@
 //!
 //! A company's proxy that signs TLS anew is trusted by the host and unknown in every image. The authority is handed to
 //! steps as a secret mount: it is in no layer, and an application's image does not trust it.
+//!
+//! Somebody's own Dockerfile gets it by flags of every `RUN` ([`run_flags`]): variables as secrets too, since `ENV` would
+//! stay in the image. What reads neither a variable nor the system's bundle (Java's trust store) does not see it there.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,6 +25,20 @@ pub const VARIABLES: [&str; 7] = [
     "GIT_SSL_CAINFO",
     "CURL_CA_BUNDLE",
 ];
+
+/// The id of the secret whose value is [`SECRET_PATH`]: what variables are set to.
+pub const PATH_SECRET_ID: &str = "ferrovia-ca-path";
+
+/// Flags of a `RUN` that hand the authority in, with a blank at the end.
+pub fn run_flags() -> String {
+    let variables = VARIABLES
+        .iter()
+        .map(|name| format!("--mount=type=secret,id={PATH_SECRET_ID},env={name} "));
+    format!(
+        "--mount=type=secret,id={SECRET_ID},target={SECRET_PATH} {}",
+        variables.collect::<String>()
+    )
+}
 
 /// The host's authorities.
 const SYSTEM_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";

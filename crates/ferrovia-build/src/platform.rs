@@ -19,6 +19,7 @@
 mod dockerfile;
 mod image;
 mod key;
+mod pins;
 mod plan;
 mod result;
 mod source;
@@ -114,6 +115,7 @@ pub struct PlatformBuilder {
     kit: Arc<Buildkit>,
     bases: Arc<Bases>,
     key: key::VariablesKey,
+    pins: pins::Pins,
 }
 
 impl PlatformBuilder {
@@ -169,6 +171,7 @@ impl PlatformBuilder {
             kit,
             bases,
             key,
+            pins: pins::Pins::default(),
         }))
     }
 

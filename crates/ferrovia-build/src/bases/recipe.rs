@@ -41,7 +41,7 @@ pub(super) fn dockerfile(recipe: &Recipe, parent: &str, copied: &[String]) -> St
         let packages = recipe.packages.join(" ");
         line(run(&format!(
             "export DEBIAN_FRONTEND=noninteractive && apt-get update && \
-             apt-get install -y --no-install-recommends {packages} && \
+             apt-get -o Dpkg::Options::=--force-unsafe-io install -y --no-install-recommends {packages} && \
              rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/apt/archives/*.deb /var/log/apt /var/log/dpkg.log"
         )));
     }

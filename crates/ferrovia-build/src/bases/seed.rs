@@ -28,7 +28,7 @@ impl Seed {
 
     /// Waits for the right to make this base.
     pub(super) async fn turn(&self) -> io::Result<Turn> {
-        let lock = self.directory.with_extension("lock");
+        let lock = self.beside("lock");
         let taken = tokio::task::spawn_blocking(move || {
             std::fs::create_dir_all(lock.parent().unwrap_or(Path::new("/")))?;
             let file = std::fs::File::create(lock)?;
@@ -36,6 +36,14 @@ impl Seed {
             Ok(Turn(file))
         });
         taken.await.unwrap_or_else(|error| Err(io::Error::other(error)))
+    }
+
+    /// A path beside the directory. Not by its extension: names hold versions, which have dots.
+    fn beside(&self, end: &str) -> PathBuf {
+        let mut path = self.directory.clone().into_os_string();
+        path.push(".");
+        path.push(end);
+        path.into()
     }
 
     fn blob(&self, digest: Digest) -> PathBuf {
@@ -76,9 +84,7 @@ impl Seed {
         repository: &Repository,
         stored: &StoredManifest,
     ) -> Result<(), Error> {
-        let partial = self
-            .directory
-            .with_extension(format!("partial-{}", uuid::Uuid::now_v7().simple()));
+        let partial = self.beside(&format!("partial-{}", uuid::Uuid::now_v7().simple()));
         tokio::fs::create_dir_all(&partial).await.map_err(failed)?;
         for blob in Manifest::parse(stored.media_type, &stored.bytes)?.blobs() {
             let (mut file, _) = store.open_blob(repository, blob.digest).await?;

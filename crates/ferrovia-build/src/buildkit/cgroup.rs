@@ -38,7 +38,7 @@ pub struct BuildLimits {
 /// Least memory that builds work in: the daemon alone takes 60 MB.
 pub const MIN_MEMORY_BYTES: u64 = 384 * 1024 * 1024;
 /// Weight of builds against applications, which have 100.
-const DEFAULT_CPU_WEIGHT: u32 = 25;
+const DEFAULT_CPU_WEIGHT: u32 = 50;
 /// Processes and threads of all builds together.
 const DEFAULT_PIDS: u32 = 4096;
 /// How long the kernel may take to end what was killed, in milliseconds.

@@ -58,6 +58,9 @@ pub struct StepFailure {
 
 /// Exit code of a process that was killed (128 + SIGKILL).
 const KILLED: i32 = 137;
+/// What to do about TLS that is signed anew on the way.
+const DISTRUSTS_TLS: &str = "something on the way signs TLS anew with an authority that builds do not know: name its \
+                             certificate with `build.extra_ca_file` in the configuration file";
 /// Longest piece of BuildKit's words in a sentence, in characters.
 const MAX_WORDS: usize = 300;
 
@@ -161,6 +164,23 @@ impl StepFailure {
         (self.killed && (was_killed || says_killed)) || (was_killed && self.reached_limit)
     }
 
+    /// Whether its log tells of a certificate that nobody it trusts has signed.
+    fn distrusts_tls(&self) -> bool {
+        let signs = [
+            "SELF_SIGNED_CERT_IN_CHAIN",
+            "UNABLE_TO_GET_ISSUER_CERT",
+            "unable to get local issuer certificate",
+            "certificate verify failed",
+            "CERTIFICATE_VERIFY_FAILED",
+            "certificate signed by unknown authority",
+            "PKIX path building failed",
+            "SSL certificate problem",
+        ];
+        self.log
+            .iter()
+            .any(|line| signs.iter().any(|sign| line.contains(sign)))
+    }
+
     fn report(self) -> (Report, Class) {
         let step = self.step.clone().unwrap_or_else(|| "a step".to_owned());
         let report = if self.is_out_of_memory() {
@@ -178,6 +198,7 @@ impl StepFailure {
                 ),
             }
             .with_hint(match &self.command {
+                _ if self.distrusts_tls() => DISTRUSTS_TLS.to_owned(),
                 Some(command) => format!(
                     "the last lines of the log say why; the command was `{}`",
                     clipped(command)

@@ -62,6 +62,8 @@ pub struct Job {
     pub contexts: Vec<(String, String)>,
     /// The image to push, `HOST/NAME:TAG`; none: the result is thrown away.
     pub output: Option<String>,
+    /// How its layers are compressed.
+    pub compression: Compression,
     /// Logins: registry and login.
     pub logins: Vec<(String, Login)>,
     /// The registry host of which only what is below `bases/` and these prefixes may be a base.
@@ -70,6 +72,15 @@ pub struct Job {
     pub no_cache: bool,
     /// When it is over.
     pub timeout: Duration,
+}
+
+/// How layers are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// All of them with gzip: what every engine knows. Docker 20.10 knows no zstd.
+    Gzip,
+    /// New ones with zstd, several times quicker: for images that only builds start from.
+    Zstd,
 }
 
 /// Which images of the platform's registry a build may name.
@@ -96,6 +107,7 @@ impl Job {
             secret_files: Vec::new(),
             contexts: Vec::new(),
             output: None,
+            compression: Compression::Gzip,
             logins: Vec::new(),
             own_images: None,
             no_cache: false,

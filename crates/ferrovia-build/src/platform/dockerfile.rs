@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use ferrovia_core::dockerfile::neutralise_syntax;
+use ferrovia_core::dockerfile::{neutralise_syntax, with_run_flags};
 
 /// Largest Dockerfile, in bytes.
 const MAX_DOCKERFILE_BYTES: u64 = 1024 * 1024;
@@ -16,12 +16,16 @@ pub(super) struct Prepared {
 }
 
 /// Takes the Dockerfile out of the source into a directory of its own, without the `syntax` lines that would run another
-/// frontend, and its ignore file beside it.
-pub(super) fn take(source: &Path, path: &str, directory: &Path) -> io::Result<Prepared> {
+/// frontend, with these flags in every `RUN`, and its ignore file beside it.
+pub(super) fn take(source: &Path, path: &str, run_flags: &str, directory: &Path) -> io::Result<Prepared> {
     let text = read(source, path)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     let neutral = neutralise_syntax(&text);
+    let content = match run_flags {
+        "" => neutral.content,
+        flags => with_run_flags(&neutral.content, flags),
+    };
     std::fs::create_dir_all(directory)?;
-    std::fs::write(directory.join("Dockerfile"), &neutral.content)?;
+    std::fs::write(directory.join("Dockerfile"), content)?;
     if let Some(ignore) = read(source, &format!("{path}.dockerignore"))? {
         std::fs::write(directory.join("Dockerfile.dockerignore"), ignore)?;
     }
@@ -87,7 +91,7 @@ mod tests {
         )
         .unwrap();
         std::fs::write(source.join("deploy/app.Dockerfile.dockerignore"), "*.log\n").unwrap();
-        let prepared = take(&source, "deploy/app.Dockerfile", &out).unwrap();
+        let prepared = take(&source, "deploy/app.Dockerfile", "", &out).unwrap();
         assert_eq!(prepared.neutralised, ["x/y"]);
         let text = std::fs::read_to_string(out.join("Dockerfile")).unwrap();
         assert!(

@@ -196,15 +196,11 @@ impl PlatformBuilder {
                 digest: digest.to_string(),
             };
         }
-        // Of the platform's own images only those by digest are sure to be the same tomorrow.
-        match self.client.resolve(&name).await {
-            Ok(resolved) => Start::Pinned {
-                digest: resolved.digest.to_string(),
+        match self.pins.digest(&self.client, &name).await {
+            Some(digest) => Start::Pinned {
+                digest: digest.to_string(),
             },
-            Err(error) => {
-                tracing::debug!(image, %error, "an image of a Dockerfile is not pinned");
-                Start::Unknown
-            }
+            None => Start::Unknown,
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Instant;
 use ferrovia_core::detect::Method;
 use ferrovia_core::error::{Class, Report};
 use ferrovia_core::plan::Plan;
+use ferrovia_core::secret::Secret;
 use ferrovia_core::tree::Manifest;
 
 use super::key::{parse_digest, short_hash};
@@ -16,7 +17,7 @@ use crate::buildkit::failure::SolveError;
 use crate::buildkit::progress::Line;
 use crate::buildkit::secrets::Mask;
 use crate::buildkit::solve::{Job, OwnImages};
-use crate::certificates::{self, SECRET_ID, SECRET_PATH, VARIABLES};
+use crate::certificates::{self, PATH_SECRET_ID, SECRET_ID, SECRET_PATH, VARIABLES};
 use crate::digest::Digest;
 use crate::fetch::ImageName;
 use crate::narrator::Narrator;
@@ -64,7 +65,11 @@ impl PlatformBuilder {
         let shape = match &plan.detection.method {
             Method::Auto { plan } => self.render(request, plan, &files, narrator).await?,
             Method::Dockerfile { path, target } => {
-                let prepared = dockerfile::take(&source, path, &files);
+                let flags = match self.options.extra_ca_file {
+                    Some(_) => certificates::run_flags(),
+                    None => String::new(),
+                };
+                let prepared = dockerfile::take(&source, path, &flags, &files);
                 let prepared = prepared.map_err(|error| unreadable_dockerfile(path, &error))?;
                 for frontend in &prepared.neutralised {
                     narrator.say(&format!(
@@ -219,6 +224,8 @@ impl PlatformBuilder {
             let bundle = certificates::write_bundle(extra, &place).await;
             let bundle = bundle.map_err(|error| super::unreadable_authority(Some(extra), &error))?;
             job.secret_files = vec![(SECRET_ID.to_owned(), bundle)];
+            job.secrets
+                .push((PATH_SECRET_ID.to_owned(), Secret::new(SECRET_PATH)));
         }
         job.output = Some(format!(
             "{registry}/{repository}:{}",

@@ -145,7 +145,7 @@ async fn everything(store: &Store, manifest: &Manifest) -> String {
 }
 
 /// No file below a directory, unpacked or not, has the text in it.
-fn assert_nowhere(directory: &std::path::Path, text: &str) {
+pub fn assert_nowhere(directory: &std::path::Path, text: &str) {
     let line = r#"find "$1" -type f -exec sh -c 'gzip -dcf "$1" 2>/dev/null | grep -qaF -e "$0" && echo "$1"' "$2" {} \;"#;
     let mut find = std::process::Command::new("sh");
     let output = find
@@ -309,18 +309,19 @@ async fn images_of_other_projects_are_closed() {
 }
 
 /// Groups of steps that have processes.
-fn steps_running() -> usize {
-    let steps = std::path::Path::new("/sys/fs/cgroup/memory/ferrovia-fb/web/buildkit");
-    let Ok(entries) = std::fs::read_dir(steps) else {
-        return 0;
+pub fn steps_running() -> usize {
+    let list = |directory: &std::path::Path| -> Vec<std::path::PathBuf> {
+        std::fs::read_dir(directory).map_or_else(
+            |_| Vec::new(),
+            |entries| entries.flatten().map(|entry| entry.path()).collect(),
+        )
     };
-    let busy = |entry: &std::fs::DirEntry| {
-        std::fs::read_to_string(entry.path().join("cgroup.procs")).is_ok_and(|text| !text.is_empty())
+    let scopes = list("/sys/fs/cgroup/memory/ferrovia-fb".as_ref());
+    let steps = scopes.iter().flat_map(|scope| list(&scope.join("buildkit")));
+    let busy = |step: &std::path::PathBuf| {
+        std::fs::read_to_string(step.join("cgroup.procs")).is_ok_and(|text| !text.is_empty())
     };
-    entries
-        .flatten()
-        .filter(|entry| entry.path().is_dir() && busy(entry))
-        .count()
+    steps.filter(busy).count()
 }
 
 /// The daemon and its clients.
@@ -335,7 +336,7 @@ fn daemon_processes() -> Vec<i32> {
         .collect()
 }
 
-async fn wait_for(condition: impl Fn() -> bool) {
+pub async fn wait_for(condition: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !condition() {
         assert!(Instant::now() < deadline, "the condition did not come true");

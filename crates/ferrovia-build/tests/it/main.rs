@@ -1,6 +1,7 @@
 //! Integration tests of ferrovia-build: one binary, a module per part.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod documents;
 mod fetch;
 mod images;
 mod live_build;

@@ -49,6 +49,10 @@ impl Lines {
         self.0.lock().unwrap().clone()
     }
 
+    pub fn clear(&self) {
+        self.0.lock().unwrap().clear();
+    }
+
     pub fn has(&self, text: &str) -> bool {
         self.all().iter().any(|line| line.contains(text))
     }
@@ -134,7 +138,7 @@ impl Site {
             limits: BuildLimits {
                 memory_bytes: MEMORY_BYTES,
                 cpu_quota_millis: None,
-                cpu_weight: 25,
+                cpu_weight: 100,
                 pids: 2048,
             },
             addresses: address_plan(),

@@ -7,7 +7,7 @@
 mod directive;
 mod expand;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::Report;
 
@@ -179,6 +179,37 @@ impl Dockerfile {
     }
 }
 
+/// The same Dockerfile with flags put behind the keyword of every `RUN`; line numbers stay. One that is not UTF-8 stays
+/// as it is.
+pub fn with_run_flags(dockerfile: &[u8], flags: &str) -> Vec<u8> {
+    let Ok(text) = std::str::from_utf8(dockerfile) else {
+        return dockerfile.to_vec();
+    };
+    let runs: BTreeSet<usize> = instructions(text)
+        .into_iter()
+        .filter(|(_, keyword, _)| keyword == "RUN")
+        .map(|(line, ..)| line)
+        .collect();
+    let mut out = String::with_capacity(text.len() + runs.len() * flags.len());
+    for (index, line) in text.split_inclusive('\n').enumerate() {
+        let bare = line.trim_start_matches(|c: char| c == '\u{feff}' || c.is_whitespace());
+        match runs
+            .contains(&(index + 1))
+            .then(|| bare.split_at_checked("RUN".len()))
+        {
+            Some(Some((keyword, rest))) => {
+                out.push_str(&line[..line.len() - bare.len()]);
+                out.push_str(keyword);
+                out.push(' ');
+                out.push_str(flags);
+                out.push_str(rest);
+            }
+            _ => out.push_str(line),
+        }
+    }
+    out.into_bytes()
+}
+
 /// Line number, keyword in upper case, and the rest of every instruction.
 fn instructions(text: &str) -> Vec<(usize, String, String)> {
     let escape = directive::escape_character(text.as_bytes());
@@ -303,6 +334,22 @@ FROM ${VARIANT:-debian:trixie}
 FROM $UNKNOWN
 FROM scratch
 "#;
+
+    #[test]
+    fn flags_stand_behind_every_run_and_nowhere_else() {
+        let text = "\u{feff}from a\n  run make \\\n  RUN=1 \\\n# RUN x\n  all\nRUN <<EOF\nRUN inside\nEOF\nRUN [\"a\"]\r\nCOPY <<E /x\nRUN y\nE\nONBUILD RUN z\n# RUN c\nRUN";
+        let expected = text
+            .replace("run make", "run --m make")
+            .replace("RUN <<EOF", "RUN --m <<EOF")
+            .replace("RUN [", "RUN --m [");
+        let expected = format!("{} --m", expected);
+        let found = with_run_flags(text.as_bytes(), "--m");
+        assert_eq!(String::from_utf8(found).unwrap(), expected);
+        assert_eq!(with_run_flags(b"RUN \xff", "--m"), b"RUN \xff");
+        let other = "# escape=`\nRUN a `\n  RUN b\nRUN c\n";
+        let found = String::from_utf8(with_run_flags(other.as_bytes(), "--m")).unwrap();
+        assert_eq!(found, "# escape=`\nRUN --m a `\n  RUN b\nRUN --m c\n");
+    }
 
     #[test]
     fn stages_images_and_arguments_are_read() {

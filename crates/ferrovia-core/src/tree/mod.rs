@@ -62,6 +62,19 @@ impl Sha256 {
     pub fn hex(&self) -> String {
         hex::encode(self.0)
     }
+
+    /// From the 64 hexadecimal digits without `sha256:`.
+    ///
+    /// # Errors
+    /// [`ParseDigestError`] for anything else, digits in upper case too.
+    pub fn from_hex(digits: &str) -> Result<Self, ParseDigestError> {
+        if digits.bytes().any(|b| b.is_ascii_uppercase()) {
+            return Err(ParseDigestError);
+        }
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(digits, &mut bytes).map_err(|_| ParseDigestError)?;
+        Ok(Self(bytes))
+    }
 }
 
 impl fmt::Display for Sha256 {
@@ -78,13 +91,7 @@ impl FromStr for Sha256 {
     type Err = ParseDigestError;
 
     fn from_str(text: &str) -> Result<Self, ParseDigestError> {
-        let digits = text.strip_prefix("sha256:").ok_or(ParseDigestError)?;
-        if digits.bytes().any(|b| b.is_ascii_uppercase()) {
-            return Err(ParseDigestError);
-        }
-        let mut bytes = [0; 32];
-        hex::decode_to_slice(digits, &mut bytes).map_err(|_| ParseDigestError)?;
-        Ok(Self(bytes))
+        Self::from_hex(text.strip_prefix("sha256:").ok_or(ParseDigestError)?)
     }
 }
 impl Serialize for Sha256 {
@@ -101,6 +108,7 @@ impl<'de> Deserialize<'de> for Sha256 {
 }
 
 /// Computes a [`Sha256`] piece by piece.
+#[derive(Clone)]
 pub struct Hasher(digest::Context);
 
 impl Hasher {

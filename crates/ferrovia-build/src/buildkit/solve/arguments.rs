@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use ferrovia_core::secret::Secret;
 use serde_json::{Value, json};
 
-use super::Job;
+use super::{Compression, Job};
 use crate::buildkit::secrets::SecretDirectory;
 
 /// Docker's own key for its registry in configuration files.
@@ -103,11 +103,15 @@ impl Job {
             flag("--source-policy-file", policy.clone().into());
         }
         if let Some(name) = &self.output {
-            // Docker 20.10 knows no zstd, which bases may have: their layers are made anew then.
-            let output = "type=image,push=true,oci-mediatypes=true,compression=gzip,force-compression=true";
+            // Layers of a base that are compressed otherwise are made anew.
+            let compression = match self.compression {
+                Compression::Gzip => "compression=gzip,force-compression=true",
+                Compression::Zstd => "compression=zstd,compression-level=1",
+            };
+            let output = "type=image,push=true,oci-mediatypes=true";
             flag(
                 "--output",
-                format!("{output},{}", field(&format!("name={name}"))).into(),
+                format!("{output},{compression},{}", field(&format!("name={name}"))).into(),
             );
         }
         if self.no_cache {
