@@ -9,7 +9,7 @@ use serde_json::json;
 pub struct Page {
     /// The status.
     pub status: StatusCode,
-    /// Stable and in snake case, for programs.
+    /// Stable and in snake case, for programs; `docs/error-codes/CODE.md` explains it.
     pub code: &'static str,
     /// What is wrong, in a few words.
     pub title: &'static str,
@@ -30,7 +30,7 @@ impl Page {
     pub fn unknown_host(host: &str) -> Self {
         Self {
             status: StatusCode::NOT_FOUND,
-            code: "unknown_host",
+            code: "host_unknown",
             title: "Nothing lives here",
             detail: format!(
                 "no service has the host name `{host}`; check its spelling and that a service has it as a domain"
@@ -72,7 +72,7 @@ impl Page {
     pub fn too_many_wait() -> Self {
         Self {
             status: StatusCode::SERVICE_UNAVAILABLE,
-            code: "too_many_wait",
+            code: "service_busy",
             title: "Too many requests wait for this service",
             detail: "it is starting; try again in a moment".to_owned(),
         }
@@ -104,7 +104,7 @@ impl Page {
     pub fn not_http() -> Self {
         Self {
             status: StatusCode::BAD_GATEWAY,
-            code: "invalid_answer",
+            code: "answer_invalid",
             title: "This service does not speak HTTP",
             detail: "its answer is not a valid HTTP/1.1 response".to_owned(),
         }
@@ -124,7 +124,7 @@ impl Page {
     pub fn refused(why: &impl std::fmt::Display) -> Self {
         Self {
             status: StatusCode::BAD_REQUEST,
-            code: "invalid_request",
+            code: "request_invalid",
             title: "The request is not valid",
             detail: why.to_string(),
         }
@@ -220,6 +220,27 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static(accept));
         page.render(&headers, &HeaderValue::from_static("id-1"))
+    }
+
+    #[test]
+    fn every_code_has_a_page_for_owners() {
+        let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/error-codes");
+        for page in [
+            Page::unknown_host("a"),
+            Page::unavailable("why"),
+            Page::held_in_vain(true),
+            Page::held_in_vain(false),
+            Page::too_many_wait(),
+            Page::unreachable(),
+            Page::broken(),
+            Page::not_http(),
+            Page::late(),
+            Page::refused(&"why"),
+        ] {
+            let text = std::fs::read_to_string(directory.join(format!("{}.md", page.code))).unwrap();
+            assert!(text.starts_with(&format!("# `{}`", page.code)), "{}", page.code);
+            assert!(!page.detail.ends_with('.'), "{}", page.detail);
+        }
     }
 
     #[test]
