@@ -72,9 +72,13 @@ async fn an_edge_takes_over_from_another_without_a_lost_request() {
     }
     let (_, goodbyes) = load.stop().await;
     assert!(goodbyes >= 5, "{goodbyes} goodbyes only");
+    eventually("control is told of each that it is gone", async || {
+        edge.control.said_goodbye().len() == 5
+    })
+    .await;
     let gone = edge.control.said_goodbye();
     assert!(
-        gone.iter().all(|name| name.starts_with("edge-draining-")) && gone.len() == 5,
+        gone.iter().all(|name| name.starts_with("edge-draining-")),
         "{gone:?}"
     );
 }
@@ -127,5 +131,8 @@ async fn the_next_answer_says_close_and_what_is_open_is_still_reported() {
     })
     .await;
     edge.ended().await;
-    assert_eq!(edge.control.said_goodbye(), [name]);
+    eventually("control is told that it is gone", async || {
+        edge.control.said_goodbye() == [name.as_str()]
+    })
+    .await;
 }
