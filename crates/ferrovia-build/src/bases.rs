@@ -125,6 +125,20 @@ impl Bases {
         Ok(format!("made:{}:{revision}", recipe_hash(base).hex()))
     }
 
+    /// Whether the base of this key is there, so that nothing has to be fetched or made for it.
+    pub async fn has(&self, key: &str) -> bool {
+        let Some(base) = bases::find(key) else {
+            return false;
+        };
+        match self.origin().await {
+            Origin::Official => self.has_official(base).await,
+            Origin::Made => self
+                .kept(base)
+                .await
+                .is_some_and(|made| made.recipe == recipe_hash(base)),
+        }
+    }
+
     /// The base of this key, fetched or made when it is not there.
     pub async fn ensure(&self, key: &str, narrator: &Narrator<'_>) -> Result<BaseImage, BuildError> {
         match self.origin().await {

@@ -39,6 +39,7 @@ use ferrovia_core::workload::ImageReference;
 
 pub use self::plan::{BuildPlan, Start};
 use crate::bases::{self, Bases, architecture, registry_failed};
+use crate::buildkit::canary;
 use crate::buildkit::cgroup::BuildLimits;
 use crate::buildkit::daemon::{self, Buildkit};
 use crate::fetch::{Client, Hosts};
@@ -135,7 +136,7 @@ impl PlatformBuilder {
         let kit = Buildkit::new(
             daemon::Options {
                 tool_directories: options.tool_directories.clone(),
-                data_directory: options.data_directory.join("daemon"),
+                data_directory: daemon_directory(&options.data_directory),
                 run_directory: options.run_directory.clone(),
                 group: options.group.clone(),
                 limits: options.limits,
@@ -185,10 +186,14 @@ impl PlatformBuilder {
         &self.bases
     }
 
-    /// Makes ready what every first build needs, saying what it does: the base that all others stand on, and BuildKit
-    /// with its canary. Optional: a build does the same when it is the first. BuildKit ends a minute later if nothing
-    /// is built.
+    /// Makes ready what every first build needs, saying what it does: the base that all others stand on, and once the
+    /// proof that the limits of builds hold. Optional: a build does the same when it is the first. Nothing is started
+    /// where all of this was done before.
     pub async fn prepare(&self, log: &(dyn BuildLog + '_)) -> Result<(), BuildError> {
+        let proven = canary::last(&daemon_directory(&self.options.data_directory));
+        if proven.is_some_and(|report| report.trouble.is_none()) && self.bases.has(bases::FOUNDATION).await {
+            return Ok(());
+        }
         let narrator = Narrator::new(log);
         let (canary, _grant) = self.bases.canary(&narrator).await?;
         narrator
@@ -291,6 +296,11 @@ impl Builder for PlatformBuilder {
 /// Where bases keep what they know, below the builder's data directory: for [`bases::standing`].
 pub fn bases_directory(data_directory: &Path) -> PathBuf {
     data_directory.join("bases")
+}
+
+/// Where BuildKit keeps what it knows, below the builder's data directory: for [`canary::last`].
+pub fn daemon_directory(data_directory: &Path) -> PathBuf {
+    data_directory.join("daemon")
 }
 
 fn work_directory(options: &Options) -> PathBuf {

@@ -65,6 +65,21 @@ impl Bases {
         }
     }
 
+    pub(super) async fn has_official(&self, base: &Base) -> bool {
+        let Some(known) = self.looked_up(base).await else {
+            return false;
+        };
+        let repository = format!("{PREFIX}{}", base.name).parse();
+        match repository {
+            Ok(repository) => self
+                .store
+                .holds_image(&repository, known.digest)
+                .await
+                .unwrap_or(false),
+            Err(_) => false,
+        }
+    }
+
     pub(super) async fn ensure_official(
         &self,
         base: &'static Base,

@@ -4,6 +4,7 @@
 //! or a runc that puts steps elsewhere would all go unnoticed until a build took the machine down. While the canary
 //! runs the limit is small, so that it costs a second and no memory.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ferrovia_core::error::{Class, Report};
@@ -45,6 +46,11 @@ pub struct CanaryReport {
     pub limit_bytes: u64,
     /// Why limits do not hold; none when they do.
     pub trouble: Option<String>,
+}
+
+/// What the canary showed last, from BuildKit's data directory; `None` before its first time.
+pub fn last(data_directory: &Path) -> Option<CanaryReport> {
+    serde_json::from_slice(&std::fs::read(data_directory.join(FILE)).ok()?).ok()
 }
 
 impl Canary {

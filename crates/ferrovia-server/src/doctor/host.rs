@@ -3,6 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use ferrovia_api::system::Finding;
+use ferrovia_build::bases::standing;
+use ferrovia_build::buildkit::canary;
+use ferrovia_build::platform::{bases_directory, daemon_directory};
+use ferrovia_core::bases::Origin;
 
 use super::{good, problem, warning};
 use crate::config::{Config, EngineKind};
@@ -50,6 +54,8 @@ pub fn surroundings(config: &Config) -> Vec<Finding> {
         findings.extend(sysctls());
         findings.extend(other_firewalls());
         findings.push(buildkit(config.file.build.buildkit_dir.as_deref()));
+        findings.push(bases(&config.paths.buildkit()));
+        findings.extend(build_limits(&config.paths.buildkit()));
     }
     findings
 }
@@ -136,6 +142,52 @@ fn buildkit(dir: Option<&Path>) -> Finding {
             "`script/buildkit` of the source makes it; name its directory with `--buildkit-dir`",
         ),
     }
+}
+
+/// Which base images builds start from.
+fn bases(data: &Path) -> Finding {
+    let standing = standing(&bases_directory(data));
+    let names: Vec<_> = standing
+        .bases
+        .iter()
+        .filter(|base| !base.outdated)
+        .map(|base| format!("`{}`", base.key))
+        .collect();
+    let here = match names.as_slice() {
+        [] => "none is here yet".to_owned(),
+        names => format!("here are {}", names.join(", ")),
+    };
+    good(
+        "base images",
+        match standing.origin {
+            None => "the first build decides whether they come from a registry or are made here".to_owned(),
+            Some(Origin::Official) => format!("official images, kept in the platform's registry: {here}"),
+            Some(Origin::Made) => {
+                format!("no image registry answers, so they are made from Debian packages: {here}")
+            }
+        },
+    )
+}
+
+/// Whether the limits of builds held when BuildKit started last.
+fn build_limits(data: &Path) -> Option<Finding> {
+    let report = canary::last(&daemon_directory(data))?;
+    Some(match report.trouble {
+        None => good(
+            "build limits",
+            format!(
+                "a step past {} MB was killed as it must be, at {:.0}",
+                report.limit_bytes / 1_000_000,
+                report.at
+            ),
+        ),
+        Some(trouble) => problem(
+            "build limits",
+            "build_limits_not_enforced",
+            format!("nothing is built: {trouble}"),
+            "Give this host the memory controller of control groups; see `docs/error-codes/build_limits_not_enforced.md`",
+        ),
+    })
 }
 
 /// A program on the `PATH`.
