@@ -54,7 +54,7 @@ pub struct Writer {
     directory: PathBuf,
     limits: Limits,
     /// Holds the lock; the directory itself is locked.
-    _lock: File,
+    lock: File,
     open: Open,
     next_seq: u64,
     cursors: BTreeMap<String, Vec<u8>>,
@@ -116,7 +116,7 @@ impl Writer {
         let mut writer = Self {
             directory: directory.to_owned(),
             limits,
-            _lock: lock,
+            lock,
             open,
             next_seq,
             cursors,
@@ -289,6 +289,15 @@ impl Writer {
     #[cfg(test)]
     pub(crate) const fn die_after(&mut self, steps: u32) {
         self.steps_left = Some(steps);
+    }
+}
+
+impl Drop for Writer {
+    /// A process that is being started has a copy of every descriptor until it runs its program: closing alone would
+    /// leave the lock to it for that long.
+    fn drop(&mut self) {
+        // The descriptor is closed in any case.
+        let _ = self.lock.unlock();
     }
 }
 
