@@ -114,8 +114,7 @@ impl Pass<'_> {
         let until_ms = exit.at_ms.saturating_add(LAST_WORDS_MS);
         let drained = self
             .container(replica)
-            .and_then(|container| self.observation(container))
-            .is_some_and(|seen| seen.log_drained);
+            .is_some_and(|container| self.is_log_drained(container));
         if drained || self.view.now_ms >= until_ms {
             Ok(())
         } else {

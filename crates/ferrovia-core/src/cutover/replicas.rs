@@ -144,6 +144,12 @@ impl<'a> Pass<'a> {
             .max_by_key(|seen| seen.seen_at_ms)
     }
 
+    /// Whether the log was read to its end after the container's newest run; what was said of an earlier one is old.
+    pub(super) fn is_log_drained(&self, container: &Observed) -> bool {
+        self.observation(container)
+            .is_some_and(|seen| seen.log_drained && seen.started_at_ms == container.started_at_ms)
+    }
+
     pub(super) fn seen(&self, id: ReplicaId) -> Seen {
         if self.view.containers.is_none() {
             return Seen::Unknown;

@@ -185,9 +185,7 @@ impl Pass<'_> {
     /// and does not manage it, only so long.
     fn log_is_read(&self, container: &Observed, exit_ms: i64) -> Result<(), Option<i64>> {
         let readers = &self.view.readers;
-        if !readers.audiences.contains(&Audience::Node)
-            || self.observation(container).is_some_and(|seen| seen.log_drained)
-        {
+        if !readers.audiences.contains(&Audience::Node) || self.is_log_drained(container) {
             return Ok(());
         }
         let until_ms = exit_ms.saturating_add(LOG_DRAIN_MS);
