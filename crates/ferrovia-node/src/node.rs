@@ -193,7 +193,8 @@ async fn begin_network(
         host.has_ipv6(),
     )?;
     let (gone_sender, gone) = mpsc::channel(GONE);
-    let (task, firewall) = FirewallTask::new(fixed, host.clone(), nft, gone_sender);
+    let (mut task, firewall) = FirewallTask::new(fixed, host.clone(), nft, gone_sender);
+    task.ensure_closed().await?;
     tasks.spawn(task.run());
     tasks.spawn(conntrack::forget(gone));
     tasks.spawn(dns::serve(

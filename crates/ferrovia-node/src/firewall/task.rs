@@ -69,8 +69,7 @@ pub struct FirewallTask {
     nft: Nft,
     commands: mpsc::Receiver<Command>,
     hints: watch::Sender<u64>,
-    /// Rows of the newest table; `None` before the first: nothing is loaded then, and what a `node` before this one
-    /// loaded stays.
+    /// Rows of the newest table; `None` before the first: what a `node` before this one loaded stays until then.
     rows: Option<Vec<NodeRow>>,
     loaded: Option<Wanted>,
     /// The listings right after the last whole load, by family.
@@ -101,6 +100,23 @@ impl FirewallTask {
                 bridges,
             },
         )
+    }
+
+    /// Closes everything if nothing of ours is loaded: after a boot the engine starts containers by itself, and the
+    /// first table may be long in coming.
+    ///
+    /// # Errors
+    /// [`Error`] of `nft`.
+    pub async fn ensure_closed(&mut self) -> Result<(), Error> {
+        let mut missing = false;
+        for family in render::families(&self.fixed) {
+            missing |= self.nft.list(family, &self.fixed.table).await?.is_none();
+        }
+        if missing {
+            self.rows = Some(Vec::new());
+            self.bring().await?;
+        }
+        Ok(())
     }
 
     /// Runs until all handles are gone.

@@ -33,11 +33,13 @@ const GAP: &str = "[ferrovia] lines are missing here: the engine rotated its log
 pub enum Command {
     /// A container that was not known.
     Add(Container),
-    /// It runs, or does not.
-    Running {
+    /// It runs, or does not, or was run once more.
+    Run {
         /// The engine's id.
         handle: String,
-        /// Whether it does.
+        /// Which run: its start, in milliseconds since 1970.
+        run: Option<i64>,
+        /// Whether it goes on.
         running: bool,
     },
     /// It was removed.
@@ -62,8 +64,19 @@ pub struct Container {
     pub deployment: DeploymentId,
     /// Where the engine writes; `None` when it writes nowhere.
     pub path: Option<PathBuf>,
-    /// Whether it runs.
+    /// Its newest run: the start, in milliseconds since 1970; `None` before the first.
+    pub run: Option<i64>,
+    /// Whether that goes on.
     pub running: bool,
+}
+
+/// A container whose log was read to its end, and after which run: another may have begun since.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drained {
+    /// The engine's id.
+    pub handle: String,
+    /// The run's start, in milliseconds since 1970; `None` when it never ran.
+    pub run: Option<i64>,
 }
 
 struct Tracked {
@@ -88,12 +101,12 @@ pub struct Collector {
     open: HashMap<InstanceId, OpenLog>,
     complete: bool,
     /// Told when a container's log was read to its end after it had ended.
-    drained: Box<dyn Fn(&str) + Send>,
+    drained: Box<dyn Fn(Drained) + Send>,
 }
 
 impl Collector {
     /// Logs go below `logs`.
-    pub fn new(logs: PathBuf, limits: Limits, drained: Box<dyn Fn(&str) + Send>) -> Self {
+    pub fn new(logs: PathBuf, limits: Limits, drained: Box<dyn Fn(Drained) + Send>) -> Self {
         Self {
             logs,
             limits,
@@ -145,10 +158,11 @@ impl Collector {
                 };
                 self.tracked.insert(tracked.container.handle.clone(), tracked);
             }
-            Command::Running { handle, running } => {
+            Command::Run { handle, run, running } => {
                 if let Some(tracked) = self.tracked.get_mut(&handle) {
+                    tracked.container.run = run;
                     tracked.container.running = running;
-                    tracked.drained &= !running;
+                    tracked.drained = false;
                     tracked.due = Instant::now();
                 }
             }
@@ -224,7 +238,10 @@ impl Collector {
 
     fn tell_drained(&self, tracked: &mut Tracked) {
         tracked.drained = true;
-        (self.drained)(&tracked.container.handle);
+        (self.drained)(Drained {
+            handle: tracked.container.handle.clone(),
+            run: tracked.container.run,
+        });
     }
 
     /// Reads the rest of a container that was removed, from the file that is still open, and forgets its cursor.

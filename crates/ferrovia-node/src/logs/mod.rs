@@ -19,7 +19,7 @@ use ferrovia_log::Limits;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
-pub use collector::{Collector, Command, Container};
+pub use collector::{Collector, Command, Container, Drained};
 pub use source::{Batch, Cursor, Line, Source};
 
 /// Containers that were drained and not yet heard of.
@@ -30,18 +30,46 @@ const ASK_AGAIN_MS: u64 = 1_000;
 /// Everything the engine has, as it was last seen.
 pub type Containers = Arc<Vec<Observed>>;
 
+/// The newest run of a container, and whether it goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct State {
+    run: Option<i64>,
+    running: bool,
+}
+
+/// What the thread was told of a container.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    state: State,
+    /// The engine says where a log is only once there was a run.
+    has_path: bool,
+}
+
+impl State {
+    /// A container that the engine is about to start again has ended, and yet more lines come.
+    const fn of(observed: &Observed) -> Self {
+        Self {
+            run: observed.started_at_ms,
+            running: !matches!(
+                observed.status,
+                ReplicaStatus::Exited(_) | ReplicaStatus::Created | ReplicaStatus::Dead
+            ),
+        }
+    }
+}
+
 /// Starts the thread, and follows the containers until it is dropped.
 pub fn start(
     engine: Arc<dyn Engine>,
     logs: PathBuf,
     limits: Limits,
     containers: watch::Receiver<Option<Containers>>,
-) -> std::io::Result<(impl Future<Output = ()> + Send, mpsc::Receiver<String>)> {
+) -> std::io::Result<(impl Future<Output = ()> + Send, mpsc::Receiver<Drained>)> {
     let (told, drained) = mpsc::channel(DRAINED_QUEUE);
     let (commands, receiver) = std::sync::mpsc::channel();
-    let tell = move |handle: &str| {
+    let tell = move |drained: Drained| {
         // It waits: who hears of it is never long away. At the end of the process nobody is left.
-        let _ = told.blocking_send(handle.to_owned());
+        let _ = told.blocking_send(drained);
     };
     let collector = Collector::new(logs, limits, Box::new(tell));
     std::thread::Builder::new()
@@ -56,7 +84,7 @@ async fn feed(
     mut containers: watch::Receiver<Option<Containers>>,
     commands: Sender<Command>,
 ) {
-    let mut known: HashMap<String, bool> = HashMap::new();
+    let mut known: HashMap<String, Known> = HashMap::new();
     let mut complete = false;
     loop {
         let newest = containers.borrow_and_update().clone();
@@ -79,35 +107,37 @@ async fn feed(
 async fn follow(
     engine: &Arc<dyn Engine>,
     newest: &[Observed],
-    known: &mut HashMap<String, bool>,
+    known: &mut HashMap<String, Known>,
     commands: &Sender<Command>,
 ) -> bool {
     let mut all = true;
     for observed in newest {
         let handle = observed.handle.clone();
-        // A container that the engine is about to start again has ended, and yet more lines come.
-        let running = !matches!(
-            observed.status,
-            ReplicaStatus::Exited(_) | ReplicaStatus::Created | ReplicaStatus::Dead
-        );
-        match known.get(&handle) {
-            Some(was) if *was == running => continue,
-            Some(_) => {
-                let _ = commands.send(Command::Running {
+        let state = State::of(observed);
+        let State { run, running } = state;
+        let has_path = match known.get(&handle) {
+            Some(known) if known.state == state => continue,
+            Some(Known { has_path: true, .. }) => {
+                let _ = commands.send(Command::Run {
                     handle: handle.clone(),
+                    run,
                     running,
                 });
+                true
             }
-            None => match engine.log_file(&handle).await {
+            _ => match engine.log_file(&handle).await {
                 Ok(path) => {
+                    let has_path = path.is_some();
                     let _ = commands.send(Command::Add(Container {
                         handle: handle.clone(),
                         replica: observed.replica_id,
                         instance: observed.instance_id,
                         deployment: observed.deployment_id,
                         path,
+                        run,
                         running,
                     }));
+                    has_path
                 }
                 Err(error) => {
                     tracing::warn!(
@@ -118,8 +148,8 @@ async fn follow(
                     continue;
                 }
             },
-        }
-        known.insert(handle, running);
+        };
+        known.insert(handle, Known { state, has_path });
     }
     let there: HashSet<&str> = newest.iter().map(|observed| observed.handle.as_str()).collect();
     let gone: Vec<String> = known

@@ -17,7 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::record::Record;
 use crate::clock::now_ms;
-use crate::logs::Containers;
+use crate::logs::{Containers, Drained};
 use crate::probe::{Finding, Prober, Target};
 use crate::rows::Rows;
 
@@ -52,7 +52,7 @@ pub struct Parts {
     /// The newest table; `None` before the first.
     pub rows: watch::Receiver<Option<Arc<Rows>>>,
     /// Containers whose log was read to its end.
-    pub drained: mpsc::Receiver<String>,
+    pub drained: mpsc::Receiver<Drained>,
     /// Everything the engine has, for those who read logs and figures.
     pub containers: watch::Sender<Option<Containers>>,
 }
@@ -134,7 +134,7 @@ impl Keeper {
                     self.take_look(look);
                 },
                 Some(finding) = self.parts.findings.recv() => self.take_finding(finding),
-                Some(handle) = self.parts.drained.recv() => self.take_drained(&handle),
+                Some(drained) = self.parts.drained.recv() => self.take_drained(&drained),
                 changed = self.parts.rows.changed() => match changed {
                     Ok(()) => self.follow_rows(),
                     Err(_) => return,
@@ -284,13 +284,13 @@ impl Keeper {
         }
     }
 
-    fn take_drained(&mut self, handle: &str) {
+    fn take_drained(&mut self, drained: &Drained) {
         let found = self
             .records
             .iter_mut()
-            .find(|(_, record)| record.observed().handle == handle);
+            .find(|(_, record)| record.observed().handle == drained.handle);
         if let Some((replica, record)) = found
-            && record.drain()
+            && record.drain(drained.run)
         {
             let replica = *replica;
             self.tell(replica);
@@ -335,14 +335,19 @@ impl Keeper {
         if let Some((_, member)) = member
             && let Some(why) = record.must_stop(member)
         {
-            self.stop(record.observed().handle.clone(), why);
+            self.stop(replica, why);
         }
     }
 
-    fn stop(&mut self, handle: String, why: &'static str) {
+    fn stop(&mut self, replica: ReplicaId, why: &'static str) {
+        let Some(record) = self.records.get_mut(&replica) else {
+            return;
+        };
+        let handle = record.observed().handle.clone();
         if !self.stopping.insert(handle.clone()) {
             return;
         }
+        record.stop();
         tracing::info!(container = handle, "a replica is stopped for good: {why}");
         let engine = Arc::clone(&self.parts.engine);
         self.stops.spawn(async move {

@@ -21,6 +21,8 @@ pub struct Record {
     /// happened while control still tried is not held against a replica that serves.
     restarted: u32,
     restarted_exit: Option<Exit>,
+    /// The end that it is stopped for. The stop itself is none of the application's own.
+    stopped_for: Option<Exit>,
     /// The run whose end was counted last.
     counted: Option<i64>,
     last_exit: Option<Exit>,
@@ -37,6 +39,7 @@ impl Record {
             crashes: 0,
             restarted: 0,
             restarted_exit: None,
+            stopped_for: None,
             counted: None,
             last_exit: None,
             listens_on: Vec::new(),
@@ -84,6 +87,10 @@ impl Record {
             ReplicaStatus::Exited(_) | ReplicaStatus::Restarting | ReplicaStatus::Dead
         );
         let new_run = before.started_at_ms != self.observed.started_at_ms;
+        self.log_drained &= !new_run;
+        if new_run && matches!(before.status, ReplicaStatus::Exited(_)) {
+            self.stopped_for = None;
+        }
         if new_run && let Some(run) = before.started_at_ms {
             // It ended while nobody looked, and so did every run that the engine began between.
             let between = self
@@ -101,6 +108,7 @@ impl Record {
         if ended {
             if let Some(run) = self.observed.started_at_ms
                 && self.counted != Some(run)
+                && self.stopped_for.is_none()
             {
                 self.count(run, 1, by_engine, now_ms);
             }
@@ -108,8 +116,8 @@ impl Record {
                 ReplicaStatus::Exited(exit) => Some(exit.clone()),
                 _ => self.observed.last_exit.clone(),
             };
-            if exit.is_some() {
-                self.last_exit = exit;
+            if let Some(exit) = self.stopped_for.clone().or(exit) {
+                self.last_exit = Some(exit);
             }
             if self.restarted > 0 {
                 self.restarted_exit.clone_from(&self.last_exit);
@@ -124,7 +132,6 @@ impl Record {
                 self.health = Health::Starting { last: None };
                 self.listens_on.clear();
                 self.root_status = None;
-                self.log_drained = false;
             }
             Some(_) => {}
         }
@@ -160,11 +167,12 @@ impl Record {
         true
     }
 
-    /// Notes that the log was read to its end; `false` when it runs again.
-    pub fn drain(&mut self) -> bool {
+    /// Notes that the log was read to its end after this run; `false` when there was another since.
+    pub fn drain(&mut self, run: Option<i64>) -> bool {
         let down = self.run().is_none() && self.observed.status != ReplicaStatus::Restarting;
-        self.log_drained = down;
-        down
+        let newest = down && run == self.observed.started_at_ms;
+        self.log_drained |= newest;
+        newest
     }
 
     /// What control and edge are told.
@@ -183,6 +191,11 @@ impl Record {
             log_drained: self.log_drained,
             seen_at_ms: now_ms,
         }
+    }
+
+    /// Notes that it is being stopped because it must be.
+    pub fn stop(&mut self) {
+        self.stopped_for.clone_from(&self.restarted_exit);
     }
 
     /// Whether time alone may change what is told of it, or what must be done.
@@ -314,11 +327,12 @@ mod tests {
         let mut record = Record::new(observed(ReplicaStatus::Running, Some(10), 0), 10);
         record.observe(observed(ReplicaStatus::Running, Some(20), 1), 20);
         assert!(!record.find(10, News::Health(Health::Healthy { since_ms: 11 })));
-        assert!(!record.drain(), "it runs");
+        assert!(!record.drain(Some(20)), "it runs");
         record.observe(observed(ReplicaStatus::Exited(exit(0)), Some(20), 1), 30);
-        assert!(record.drain() && record.observation(30).log_drained);
-        record.observe(observed(ReplicaStatus::Running, Some(40), 1), 40);
-        assert!(!record.observation(40).log_drained);
+        assert!(!record.drain(Some(10)), "that was the run before");
+        assert!(record.drain(Some(20)) && record.observation(30).log_drained);
+        record.observe(observed(ReplicaStatus::Exited(exit(0)), Some(40), 1), 40);
+        assert!(!record.observation(40).log_drained, "it ran once more unseen");
     }
 
     #[test]
@@ -346,8 +360,22 @@ mod tests {
             stops(&record, MemberPhase::Serving, on_failure),
             "the engine was faster"
         );
+        record.stop();
         record.observe(observed(ReplicaStatus::Exited(exit(143)), Some(12), 1), 13);
         assert!(!stops(&record, MemberPhase::Serving, on_failure), "it is stopped");
+        let told = record.observation(13);
+        assert_eq!(
+            (told.last_exit, told.crashes),
+            (Some(exit(0)), 1),
+            "not for the stop"
+        );
+        record.observe(observed(ReplicaStatus::Running, Some(14), 1), 14);
+        record.observe(observed(ReplicaStatus::Exited(exit(9)), Some(14), 1), 15);
+        assert_eq!(
+            record.observation(15).last_exit,
+            Some(exit(9)),
+            "control ran it again"
+        );
 
         let trying = |status| Observed {
             restart: EngineRestart::No,

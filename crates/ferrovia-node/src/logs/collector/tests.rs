@@ -77,13 +77,14 @@ impl Rig {
             instance: InstanceId::from_uuid(Uuid::from_u128(2)),
             deployment: DeploymentId::from_uuid(Uuid::from_u128(3)),
             path: Some(docker.path.clone()),
+            run: Some(1),
             running,
         }
     }
 
     fn collector(&self, docker: &Docker, running: bool) -> Collector {
         let drained = Arc::clone(&self.drained);
-        let tell = move |_: &str| *drained.lock().unwrap() += 1;
+        let tell = move |_: Drained| *drained.lock().unwrap() += 1;
         let mut collector = Collector::new(self.directory.path().join("logs"), LIMITS, Box::new(tell));
         collector.command(Command::Add(self.container(docker, running)));
         collector.command(Command::Complete);
@@ -161,7 +162,7 @@ proptest! {
                 }
             }
         }
-        collector.command(Command::Running { handle: "c".to_owned(), running: false });
+        collector.command(Command::Run { handle: "c".to_owned(), run: Some(1), running: false });
         while *rig.drained.lock().unwrap() == 0 {
             collector.look(later());
         }
@@ -207,8 +208,9 @@ fn pieces_are_joined_over_a_restart_and_what_never_ends_is_flushed() {
     collector.look(later());
     assert_eq!(rig.texts()[1], (format!("{piece}{piece}end"), false));
     assert_eq!(rig.texts().len(), 2);
-    collector.command(Command::Running {
+    collector.command(Command::Run {
         handle: "c".to_owned(),
+        run: Some(1),
         running: false,
     });
     collector.look(later());
@@ -216,8 +218,9 @@ fn pieces_are_joined_over_a_restart_and_what_never_ends_is_flushed() {
     for _ in 0..6 {
         docker.piece("stdout", &piece);
     }
-    collector.command(Command::Running {
+    collector.command(Command::Run {
         handle: "c".to_owned(),
+        run: Some(1),
         running: true,
     });
     collector.look(later());
@@ -239,4 +242,24 @@ fn a_removed_container_is_read_to_its_end_and_its_cursor_forgotten() {
     assert_eq!(rig.numbers(), [1, 2, 3, 4, 5, 6, 7]);
     let log = collector.open.values().next().unwrap();
     assert_eq!(log.writer.cursors().count(), 0);
+}
+
+#[test]
+fn a_run_that_ended_before_anybody_saw_it_is_read_too() {
+    let rig = Rig::new();
+    let mut docker = Docker::new(rig.directory.path());
+    let mut collector = rig.collector(&docker, false);
+    collector.look(later());
+    assert_eq!(*rig.drained.lock().unwrap(), 1, "nothing was written yet");
+    docker.lines(3, 10);
+    collector.look(later());
+    assert!(rig.numbers().is_empty(), "nobody waits for lines of what is down");
+    collector.command(Command::Run {
+        handle: "c".to_owned(),
+        run: Some(2),
+        running: false,
+    });
+    collector.look(later());
+    assert_eq!(rig.numbers(), [1, 2, 3]);
+    assert_eq!(*rig.drained.lock().unwrap(), 2);
 }
