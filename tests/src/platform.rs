@@ -74,6 +74,9 @@ impl Platform {
                 }
             ),
         ];
+        // Base images are made once for all tests.
+        let seeds = app::repository().join("target/test-bases");
+        arguments.push(format!("--build-seed-dir={}", seeds.display()));
         if let Ok(file) = std::env::var("FERROVIA_TEST_EXTRA_CA_FILE") {
             arguments.push(format!("--build-extra-ca-file={file}"));
         }
@@ -150,7 +153,11 @@ impl Platform {
     /// # Errors
     /// When there is none.
     pub fn pid_of(&self, unit: &str) -> Result<u32, Failure> {
-        let text = std::fs::read_to_string(self.run_dir().join(format!("{unit}.lock")))?;
+        let directory = match unit {
+            "edge" => self.run_dir().join("edge"),
+            _ => self.run_dir(),
+        };
+        let text = std::fs::read_to_string(directory.join(format!("{unit}.lock")))?;
         let holder: Value = serde_json::from_str(&text)?;
         Ok(u32::try_from(holder["pid"].as_u64().ok_or("no pid")?)?)
     }
@@ -282,6 +289,34 @@ impl Platform {
         text
     }
 
+    /// Takes containers and networks of this installation away: the next platform has another identity.
+    fn clear_engine(&self) -> Result<(), Failure> {
+        let Ok(id) = std::fs::read_to_string(self.data_dir().join("installation-id")) else {
+            return Ok(());
+        };
+        let filter = format!("label=ferrovia.installation={}", id.trim());
+        for (list, remove) in [
+            (
+                ["ps", "--all", "--quiet"].as_slice(),
+                ["rm", "--force"].as_slice(),
+            ),
+            (&["network", "ls", "--quiet"], &["network", "rm"]),
+        ] {
+            let listed = Command::new("docker")
+                .args(list)
+                .args(["--filter", &filter])
+                .output()?;
+            let ids = String::from_utf8(listed.stdout)?;
+            if !ids.trim().is_empty() {
+                Command::new("docker")
+                    .args(remove)
+                    .args(ids.split_whitespace())
+                    .output()?;
+            }
+        }
+        Ok(())
+    }
+
     /// Ends everything of this platform, applications too.
     ///
     /// # Errors
@@ -302,6 +337,9 @@ impl Drop for Platform {
             eprintln!("{}", self.logs());
         }
         if let Err(error) = self.stop() {
+            eprintln!("{error}");
+        }
+        if let Err(error) = self.clear_engine() {
             eprintln!("{error}");
         }
     }

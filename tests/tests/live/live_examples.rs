@@ -10,25 +10,53 @@ use serde::Deserialize;
 
 /// Longest `upload`, `queue` and `build` together of an unchanged tree, in milliseconds; a test fails at three times it.
 const UNCHANGED_MS: u64 = 1000;
+/// Words that a build's log has only when dependencies are fetched: of npm, pip, Go, Cargo and Maven.
+const INSTALLS: [&str; 5] = [
+    "added ",
+    "Collecting ",
+    "go: downloading",
+    "Downloaded ",
+    "Downloaded from",
+];
+/// How long an application may take to write a line, in seconds.
+const LINE_S: u64 = 30;
 
 #[derive(Debug, Deserialize)]
 struct Expected {
     example: Vec<Example>,
 }
 
+/// What `examples/expected.toml` says of one; its head explains the fields.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Example {
     directory: String,
-    /// Path and a part of its answer; a worker has a part of its log instead.
+    builder: String,
+    provider: Option<String>,
+    port: Option<String>,
+    health_path: Option<String>,
+    log: Option<String>,
+    get: Vec<Get>,
+    edit: Edit,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Get {
+    path: String,
+    status: u16,
+    contains: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Edit {
+    file: String,
+    find: String,
+    replace: String,
     path: Option<String>,
     contains: Option<String>,
     log: Option<String>,
-    /// A source file, a text in it and what replaces it, for the one-line change.
-    file: String,
-    from: String,
-    to: String,
-    /// What stands in the build log only when dependencies are installed.
-    installs: Option<String>,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -44,29 +72,39 @@ async fn every_example_comes_up_and_is_cached() {
 async fn one(platform: &Platform, example: &Example) {
     let name = &example.directory;
     let app = App::example(name).unwrap();
-    let worker = example.path.is_none();
-    let flags: &[&str] = if worker { &["--port", "none"] } else { &[] };
-    let first = platform.up(&app, flags).unwrap();
-    assert_eq!(first["outcome"], "succeeded", "{name}: {first}");
-    if let (Some(path), Some(contains)) = (&example.path, &example.contains) {
+    let mut flags = Vec::new();
+    for (flag, value) in [("--port", &example.port), ("--health-path", &example.health_path)] {
+        if let Some(value) = value {
+            flags.extend([flag, value.as_str()]);
+        }
+    }
+    let first = platform.up(&app, &flags).unwrap();
+    assert_eq!(
+        first["outcome"],
+        "succeeded",
+        "{name}: {first}\n{}",
+        build_log(platform, &app)
+    );
+    println!("{name}: {}", first["durations_ms"]);
+    let log = build_log(platform, &app);
+    assert!(
+        log.contains(&format!("builder: {}", example.builder)),
+        "{name}: {log}"
+    );
+    if let Some(provider) = &example.provider {
+        assert!(log.contains(provider), "{name}: {log}");
+    }
+    for get in &example.get {
         let host = Platform::host(&first).unwrap();
-        let answer = http::get(platform.http, &host, path).await.unwrap();
-        assert_eq!(answer.status, 200, "{name}: {answer:?}");
-        assert!(answer.body.contains(contains), "{name}: {answer:?}");
+        let answer = http::get(platform.http, &host, &get.path).await.unwrap();
+        assert_eq!(answer.status, get.status, "{name}: {answer:?}");
+        assert!(answer.body.contains(&get.contains), "{name}: {answer:?}");
     }
     if let Some(line) = &example.log {
-        wait_for("the worker's log line", Duration::from_secs(30), || async {
-            let output = platform
-                .run(app.path(), &["logs"])
-                .map_err(|error| error.to_string())?;
-            let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            if text.contains(line) { Ok(()) } else { Err(text) }
-        })
-        .await
-        .unwrap();
+        logged(platform, &app, line).await;
     }
 
-    let second = platform.up(&app, flags).unwrap();
+    let second = platform.up(&app, &flags).unwrap();
     assert_eq!(second["outcome"], "succeeded", "{name}: {second}");
     assert_eq!(
         second["image"], first["image"],
@@ -82,21 +120,56 @@ async fn one(platform: &Platform, example: &Example) {
         "{name}: {took} ms for an unchanged tree: {second}"
     );
 
-    app.replace(&example.file, &example.from, &example.to).unwrap();
-    let third = platform.up(&app, flags).unwrap();
-    assert_eq!(third["outcome"], "succeeded", "{name}: {third}");
+    let edit = &example.edit;
+    app.replace(&edit.file, &edit.find, &edit.replace).unwrap();
+    let third = platform.up(&app, &flags).unwrap();
+    assert_eq!(
+        third["outcome"],
+        "succeeded",
+        "{name}: {third}\n{}",
+        build_log(platform, &app)
+    );
     assert_ne!(
         third["image"], first["image"],
         "{name}: a changed tree gave the same image"
     );
-    if let Some(installs) = &example.installs {
-        let log = platform.run(app.path(), &["logs", "--build"]).unwrap();
-        let log = String::from_utf8_lossy(&log.stdout).into_owned();
+    let log = build_log(platform, &app);
+    for word in INSTALLS {
         assert!(
-            !log.contains(installs),
-            "{name}: a changed line installed dependencies again:\n{log}"
+            !log.contains(word),
+            "{name}: a changed line installed dependencies again (`{word}`):\n{log}"
         );
     }
-    println!("{name}: {}", third["durations_ms"]);
-    platform.run(app.path(), &["down"]).unwrap();
+    if let (Some(path), Some(contains)) = (&edit.path, &edit.contains) {
+        let host = Platform::host(&third).unwrap();
+        let answer = http::get(platform.http, &host, path).await.unwrap();
+        assert!(answer.body.contains(contains), "{name}: {answer:?}");
+    }
+    if let Some(line) = &edit.log {
+        logged(platform, &app, line).await;
+    }
+    println!("{name}: one line changed {}", third["durations_ms"]);
+    let down = platform.run(app.path(), &["down"]).unwrap();
+    assert!(
+        down.status.success(),
+        "{name}: {}",
+        String::from_utf8_lossy(&down.stderr)
+    );
+}
+
+fn build_log(platform: &Platform, app: &App) -> String {
+    let output = platform.run(app.path(), &["logs", "--build"]).unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+async fn logged(platform: &Platform, app: &App, line: &str) {
+    wait_for("a line in the log", Duration::from_secs(LINE_S), || async {
+        let output = platform
+            .run(app.path(), &["logs"])
+            .map_err(|error| error.to_string())?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if text.contains(line) { Ok(()) } else { Err(text) }
+    })
+    .await
+    .unwrap();
 }

@@ -47,7 +47,7 @@ impl LogWriter {
             log.line(
                 None,
                 0,
-                "the build begins again: the platform was stopped in the middle of it",
+                "the build begins again: it was interrupted, or what it needs did not answer",
             );
         }
         Ok(log)
