@@ -43,7 +43,7 @@ pub enum Health {
     Down,
     /// It runs and has not yet answered.
     Starting {
-        /// What the last probe met: `connection refused`, `GET /health answered 500`.
+        /// What the last probe met: `connection refused`, or what became of [`asked`].
         last: Option<String>,
     },
     /// It answers.
@@ -72,4 +72,14 @@ pub struct InFlight {
     pub replica_id: ReplicaId,
     /// How many are open.
     pub open: u32,
+}
+
+/// The request of a probe, as it is named in what the probe met: `` `GET /health` ``.
+pub fn asked(path: &str) -> String {
+    format!("`GET {path}`")
+}
+
+/// Whether a probe's request was taken by something that listens, whatever it answered.
+pub fn was_asked(met: &str) -> bool {
+    met.contains("`GET ")
 }

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use super::{Attempt, Readers};
 use crate::error::Report;
-use crate::observation::{Health, Observation};
+use crate::observation::{Health, Observation, was_asked};
 use crate::settings::{START_TRIES, Settings};
 use crate::table::Audience;
 use crate::workload::Exit;
@@ -126,7 +126,7 @@ pub(super) fn not_healthy(seen: &Observation, attempt: &Attempt, address: Ipv4Ad
         )
         .with_hint("look at its log, or raise the service's start deadline");
     };
-    if let Some(last) = last.as_deref().filter(|last| last.starts_with("GET ")) {
+    if let Some(last) = last.as_deref().filter(|last| was_asked(last)) {
         return Report::new(
             "app_unhealthy",
             format!("the health check did not succeed within {seconds} s: {last}"),
@@ -173,6 +173,15 @@ pub(super) fn root_answers(status: u16) -> Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_that_was_taken_is_told_from_one_that_was_not() {
+        assert!(was_asked(&format!(
+            "{} answered 500",
+            crate::observation::asked("/health")
+        )));
+        assert!(!was_asked("connection refused"));
+    }
 
     #[test]
     fn the_remedy_fits_where_it_listens() {

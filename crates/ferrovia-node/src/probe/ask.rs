@@ -4,6 +4,7 @@ use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ferrovia_core::observation::asked;
 use http_body_util::{BodyExt, Empty};
 use hyper::Request;
 use hyper::client::conn::http1;
@@ -35,7 +36,7 @@ pub async fn tcp(address: SocketAddrV4) -> Outcome {
 pub async fn http(address: SocketAddrV4, path: &str, host: &str) -> Outcome {
     match status(address, path, host).await {
         Ok(status) if status < 400 => Outcome::Good,
-        Ok(status) => Outcome::Bad(format!("`GET {path}` answered {status}")),
+        Ok(status) => Outcome::Bad(format!("{} answered {status}", asked(path))),
         Err(why) => Outcome::Bad(why),
     }
 }
@@ -53,11 +54,15 @@ pub async fn status(address: SocketAddrV4, path: &str, host: &str) -> Result<u16
     .await
     {
         Ok(Ok(status)) => Ok(status),
-        Ok(Err(error)) if error.is_parse() => Err(format!("`GET {path}` was not answered in HTTP")),
+        Ok(Err(error)) if error.is_parse() => Err(format!("{} was not answered in HTTP", asked(path))),
         Ok(Err(_)) => Err(format!(
-            "the connection was closed before `GET {path}` was answered"
+            "the connection was closed before {} was answered",
+            asked(path)
         )),
-        Err(_) => Err(format!("`GET {path}` was not answered in {ANSWER_TIMEOUT_MS} ms")),
+        Err(_) => Err(format!(
+            "{} was not answered in {ANSWER_TIMEOUT_MS} ms",
+            asked(path)
+        )),
     }
 }
 
