@@ -198,11 +198,11 @@ pub const BASES: &[Base] = &[
                 "git",
                 "libnode-dev",
                 "nodejs",
-                "npm",
                 "pkg-config",
                 "python3",
             ],
-            commands: &["npm install --global --prefix /usr/local npm@10.9.4"],
+            // By the npm that corepack fetches: Debian's own brings four hundred packages along.
+            commands: &["corepack npm@10.9.4 install --global --prefix /usr/local npm@10.9.4"],
             variables: &[("npm_config_nodedir", "/usr")],
             ..EMPTY
         }),
