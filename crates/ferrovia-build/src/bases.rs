@@ -6,8 +6,10 @@
 //! official one is looked up once a day, so that a patched base is taken by the next deploy, and by nothing before.
 
 mod apt;
+mod background;
 mod debian;
 mod image;
+mod made;
 mod official;
 mod origin;
 mod recipe;
@@ -22,23 +24,19 @@ use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 
 use ferrovia_core::bases::{self, Base, Origin};
 use ferrovia_core::error::{Class, Report};
-use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 pub use self::image::architecture;
+use self::made::Made;
 pub use self::recipe::recipe_hash;
-use self::seed::Seed;
 pub use self::standing::{BaseStanding, Standing, standing};
+use crate::BuildError;
 use crate::buildkit::canary::Canary;
-use crate::buildkit::daemon::{Buildkit, Lease};
-use crate::buildkit::secrets::Mask;
-use crate::buildkit::solve::{Compression, Job};
-use crate::certificates::{self, SECRET_ID};
+use crate::buildkit::daemon::Buildkit;
 use crate::digest::Digest;
 use crate::fetch::Client;
 use crate::narrator::Narrator;
-use crate::registry::{Access, Grant, Reference, Repository, Scope, Store};
-use crate::{BuildError, durable};
+use crate::registry::{Access, Grant, Scope, Store};
 
 /// Where bases lie in the registry.
 pub const PREFIX: &str = "bases/";
@@ -70,16 +68,6 @@ pub struct BaseImage {
     pub image: String,
     /// Its digest.
     pub digest: Digest,
-}
-
-/// What was made, as it is kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Made {
-    recipe: Digest,
-    digest: Digest,
-    /// Grows when it is made again on demand.
-    revision: u32,
-    made_at: jiff::Timestamp,
 }
 
 /// The platform's own bases.
@@ -140,35 +128,28 @@ impl Bases {
     }
 
     /// The base of this key, fetched or made when it is not there.
-    pub async fn ensure(&self, key: &str, narrator: &Narrator<'_>) -> Result<BaseImage, BuildError> {
-        match self.origin().await {
-            Origin::Official => self.ensure_official(official_of(key)?, narrator).await,
-            Origin::Made => self.ensure_base(recipe_of(key)?, narrator).await,
-        }
-    }
-
-    async fn ensure_base(
-        &self,
-        base: &'static Base,
+    /// Getting it goes on when the caller goes away.
+    pub async fn ensure(
+        self: &Arc<Self>,
+        key: &str,
         narrator: &Narrator<'_>,
     ) -> Result<BaseImage, BuildError> {
-        let turn = self.turn(base);
-        let _turn = turn.lock().await;
-        let kept = self.kept(base).await;
-        if let Some(made) = &kept
-            && made.recipe == recipe_hash(base)
-        {
-            return Ok(self.image(base, made.digest));
-        }
-        let revision = kept.map_or(0, |made| made.revision);
-        Box::pin(self.make(base, revision, narrator)).await
+        let origin = self.origin().await;
+        let base = match origin {
+            Origin::Official => official_of(key)?,
+            Origin::Made => recipe_of(key)?,
+        };
+        self.in_background(base, origin, narrator).await
     }
 
     /// Makes a base again, with the packages of today.
-    pub async fn refresh(&self, key: &str, narrator: &Narrator<'_>) -> Result<BaseImage, BuildError> {
+    pub async fn refresh(
+        self: &Arc<Self>,
+        key: &str,
+        narrator: &Narrator<'_>,
+    ) -> Result<BaseImage, BuildError> {
         let base = recipe_of(key)?;
-        let turn = self.turn(base);
-        let _turn = turn.lock().await;
+        let _turn = self.take_turn(base, narrator).await;
         let revision = self.kept(base).await.map_or(0, |made| made.revision + 1);
         Box::pin(self.make(base, revision, narrator)).await
     }
@@ -192,14 +173,18 @@ impl Bases {
     }
 
     /// What the canary starts from.
-    pub async fn canary(&self, narrator: &Narrator<'_>) -> Result<(Canary, Grant), BuildError> {
+    pub async fn canary(self: &Arc<Self>, narrator: &Narrator<'_>) -> Result<(Canary, Grant), BuildError> {
         let foundation = self.ensure(FOUNDATION, narrator).await?;
+        Ok(self.canary_from(foundation))
+    }
+
+    fn canary_from(&self, foundation: BaseImage) -> (Canary, Grant) {
         let grant = self.access.grant("canary", self.scope(false));
         let canary = Canary {
             image: foundation.image,
             logins: vec![(self.options.registry.to_string(), grant.login().clone())],
         };
-        Ok((canary, grant))
+        (canary, grant)
     }
 
     fn scope(&self, push: bool) -> Scope {
@@ -210,170 +195,6 @@ impl Bases {
             (Vec::new(), prefix)
         };
         Scope::Repositories { push, pull }
-    }
-
-    async fn make(
-        &self,
-        base: &'static Base,
-        revision: u32,
-        narrator: &Narrator<'_>,
-    ) -> Result<BaseImage, BuildError> {
-        let narrator = narrator.step(format!("base {}", base.key()));
-        let hash = recipe_hash(base);
-        // A base that is asked for again must not come out of the directory where the old one lies.
-        let seed = self.options.seed_directory.as_ref().filter(|_| revision == 0);
-        let seed = seed.map(|root| Seed::new(root, &file_name(base), hash));
-        let _turn = match &seed {
-            Some(seed) => Some(seed.turn().await.map_err(|error| failed(base, &error))?),
-            None => None,
-        };
-        let (repository, tags) = self.places(base)?;
-        let found = match &seed {
-            Some(seed) => seed
-                .import(&self.store, &repository, &tags)
-                .await
-                .map_err(|error| failed(base, &error))?,
-            None => None,
-        };
-        let digest = match found {
-            Some(digest) => digest,
-            None => {
-                narrator.say("made from Debian packages, once");
-                let digest = match base.recipe.and_then(|recipe| recipe.parent) {
-                    None => self.make_foundation(base, &repository, &tags, &narrator).await?,
-                    Some(parent) => {
-                        self.make_from(base, parent, &repository, &tags, &narrator)
-                            .await?
-                    }
-                };
-                narrator.say("made");
-                digest
-            }
-        };
-        if let (Some(seed), None) = (&seed, found) {
-            let manifest = self
-                .store
-                .find_manifest(&repository, &Reference::Digest(digest))
-                .await;
-            if let Ok(Some(manifest)) = manifest
-                && let Err(error) = seed.export(&self.store, &repository, &manifest).await
-            {
-                tracing::warn!(base = base.key(), %error, "a made base is not shared");
-            }
-        }
-        let made = Made {
-            recipe: hash,
-            digest,
-            revision,
-            made_at: jiff::Timestamp::now(),
-        };
-        self.keep(base, &made)
-            .await
-            .map_err(|error| failed(base, &error))?;
-        Ok(self.image(base, digest))
-    }
-
-    async fn make_foundation(
-        &self,
-        base: &Base,
-        repository: &Repository,
-        tags: &[Reference],
-        narrator: &Narrator<'_>,
-    ) -> Result<Digest, BuildError> {
-        let directory = self.options.data_directory.join("work");
-        durable::ensure_directory(&directory)
-            .await
-            .map_err(|error| failed(base, &error))?;
-        let tar = directory.join(format!("{}.tar", uuid::Uuid::now_v7().simple()));
-        let _gone = Remove(tar.clone());
-        let packages = base.recipe.map_or(&[][..], |recipe| recipe.packages);
-        let extra = self.options.extra_ca_file.as_deref();
-        debian::make(
-            base.line,
-            packages,
-            &debian::archives_of_host(),
-            extra,
-            &tar,
-            narrator,
-        )
-        .await?;
-        image::store_root(&self.store, repository, tags, &tar)
-            .await
-            .map_err(|error| failed(base, &error))
-    }
-
-    async fn make_from(
-        &self,
-        base: &Base,
-        parent: &str,
-        repository: &Repository,
-        tags: &[Reference],
-        narrator: &Narrator<'_>,
-    ) -> Result<Digest, BuildError> {
-        let recipe = base.recipe.ok_or_else(|| unknown(&base.key()))?;
-        let parent = self.ensure_base(recipe_of(parent)?, narrator).await?;
-        let mut copied = Vec::new();
-        for copy in recipe.copies {
-            copied.push(self.ensure_base(recipe_of(copy.from)?, narrator).await?.image);
-        }
-        let (canary, _grant) = self.canary(narrator).await?;
-        let lease = self.kit.acquire(canary).await?;
-        let id = format!("base-{}", uuid::Uuid::now_v7().simple());
-        let directory = self.options.data_directory.join("work").join(&id);
-        durable::ensure_directory(&directory)
-            .await
-            .map_err(|error| failed(base, &error))?;
-        let _gone = Remove(directory.clone());
-        let dockerfile = recipe::dockerfile(&recipe, &parent.image, &copied);
-        std::fs::write(directory.join("Dockerfile"), dockerfile).map_err(|error| failed(base, &error))?;
-        let tag = tags.first().map(ToString::to_string).unwrap_or_default();
-        let mut job = Job::new(id, "bases", &directory);
-        job.output = Some(format!("{}/{repository}:{tag}", self.options.registry));
-        job.no_cache = true;
-        if is_built_from_only(base) {
-            job.compression = Compression::Zstd;
-        }
-        self.run(&lease, job, narrator).await?;
-        let stored = match tags.first() {
-            Some(tag) => self.store.find_manifest(repository, tag).await,
-            None => Ok(None),
-        };
-        let stored = stored.map_err(|error| failed(base, &error))?;
-        let stored = stored.ok_or_else(|| failed(base, &"its image was not pushed"))?;
-        for tag in tags {
-            let put = self
-                .store
-                .put_manifest(repository, tag, stored.media_type, &stored.bytes);
-            put.await.map_err(|error| failed(base, &error))?;
-        }
-        Ok(stored.digest)
-    }
-
-    async fn run(&self, lease: &Lease, mut job: Job, narrator: &Narrator<'_>) -> Result<(), BuildError> {
-        let grant = self.access.grant("bases", self.scope(true));
-        job.logins = vec![(self.options.registry.to_string(), grant.login().clone())];
-        if let Some(extra) = &self.options.extra_ca_file {
-            let place = self.options.data_directory.join("ca");
-            let bundle = certificates::write_bundle(extra, &place).await;
-            let bundle = bundle.map_err(|error| unreadable_authority(extra, &error))?;
-            job.secret_files = vec![(SECRET_ID.to_owned(), bundle)];
-        }
-        let mut sink = |line: crate::buildkit::progress::Line| narrator.say(&line.text);
-        let solved = job.run(lease, Mask::default(), &mut sink).await;
-        solved
-            .map(drop)
-            .map_err(crate::buildkit::failure::SolveError::into_build_error)
-    }
-
-    /// Repository and tags: of today first, then the line.
-    fn places(&self, base: &Base) -> Result<(Repository, Vec<Reference>), BuildError> {
-        let repository: Repository = format!("{PREFIX}{}", base.name)
-            .parse()
-            .map_err(|error| failed(base, &error))?;
-        let day = jiff::Timestamp::now().strftime("%Y%m%d");
-        let tags = [format!("{}-{day}", base.line), base.line.to_owned()];
-        let tags: Result<Vec<Reference>, _> = tags.iter().map(|tag| tag.parse()).collect();
-        Ok((repository, tags.map_err(|error| failed(base, &error))?))
     }
 
     fn image(&self, base: &Base, digest: Digest) -> BaseImage {
@@ -387,48 +208,6 @@ impl Bases {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(turns.entry(base.key()).or_default())
     }
-
-    fn record(&self, base: &Base) -> PathBuf {
-        self.options
-            .data_directory
-            .join(format!("{}.json", file_name(base)))
-    }
-
-    /// What was made of a base, if the registry still holds it.
-    async fn kept(&self, base: &Base) -> Option<Made> {
-        let bytes = tokio::fs::read(self.record(base)).await.ok()?;
-        let made: Made = serde_json::from_slice(&bytes).ok()?;
-        let repository = format!("{PREFIX}{}", base.name).parse().ok()?;
-        let held = self.store.holds_image(&repository, made.digest).await.ok()?;
-        held.then_some(made)
-    }
-
-    async fn keep(&self, base: &Base, made: &Made) -> std::io::Result<()> {
-        durable::ensure_directory(&self.options.data_directory).await?;
-        let text = serde_json::to_vec_pretty(made).unwrap_or_default();
-        durable::write(&self.record(base), &text).await
-    }
-}
-
-/// A file or directory that goes when this does.
-struct Remove(PathBuf);
-
-impl Drop for Remove {
-    fn drop(&mut self) {
-        // What stays is swept with the next work there.
-        let _ = match self.0.is_dir() {
-            true => std::fs::remove_dir_all(&self.0),
-            false => std::fs::remove_file(&self.0),
-        };
-    }
-}
-
-/// Whether plans only build from it, and applications run on another.
-fn is_built_from_only(base: &Base) -> bool {
-    bases::BASES
-        .iter()
-        .any(|other| other.name.strip_suffix("-runtime") == Some(base.name))
-        || matches!(base.name, "go" | "rust")
 }
 
 fn file_name(base: &Base) -> String {

@@ -85,8 +85,7 @@ impl Bases {
         base: &'static Base,
         narrator: &Narrator<'_>,
     ) -> Result<BaseImage, BuildError> {
-        let turn = self.turn(base);
-        let _turn = turn.lock().await;
+        let _turn = self.take_turn(base, narrator).await;
         let digest = self.official_digest(base).await?;
         let repository: Repository = format!("{PREFIX}{}", base.name)
             .parse()
