@@ -145,20 +145,6 @@ async fn a_wrong_application_is_told_what_to_do() {
     let platform = Platform::start(Engine::Docker).await.unwrap();
     let app = App::target("wrong").unwrap();
     app.version("v1", "silent").unwrap();
-    platform
-        .json(
-            app.path(),
-            &[
-                "service",
-                "create",
-                "--project",
-                "wrong",
-                "--service",
-                "wrong",
-                "--create",
-            ],
-        )
-        .ok();
     let first = platform.up(&app, &["--detach"]).unwrap();
     platform
         .settings(

@@ -1,6 +1,8 @@
 //! Live tests of the whole platform. They share the machine's Docker Engine and run one after another
 //! (`--test-threads=1`).
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod live_deploys;
 mod live_examples;
 mod live_faults;

@@ -24,7 +24,8 @@ impl Pass<'_> {
         if let Some((exit, replica)) = self.given_up(&current) {
             return match self.last_words_ready(replica, &exit) {
                 Ok(()) => {
-                    self.fail(candidate, failure::ended(&exit, &attempt.settings), Some(replica));
+                    let report = failure::ended(&exit, START_TRIES, &attempt.settings);
+                    self.fail(candidate, report, Some(replica));
                 }
                 Err(until_ms) => {
                     self.waits(Waiting::Log(replica));
@@ -190,10 +191,16 @@ impl Pass<'_> {
                 return (failure::engine(why, seconds), None);
             };
             if let ReplicaStatus::Exited(exit) = &container.status {
-                return (failure::ended(exit, &attempt.settings), Some(replica.id));
+                let report = failure::ended(exit, replica.tries, &attempt.settings);
+                return (report, Some(replica.id));
             }
             if self.is_healthy(replica.id) {
                 continue;
+            }
+            // It runs again, and what it died of is why it was not in time.
+            if let Some(exit) = &container.last_exit {
+                let report = failure::ended(exit, replica.tries, &attempt.settings);
+                return (report, Some(replica.id));
             }
             let report = match self.observation(container) {
                 Some(seen) => failure::not_healthy(seen, attempt, replica.address, seconds),

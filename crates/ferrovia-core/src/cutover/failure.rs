@@ -5,14 +5,14 @@ use std::net::Ipv4Addr;
 use super::{Attempt, Readers};
 use crate::error::Report;
 use crate::observation::{Health, Observation, was_asked};
-use crate::settings::{START_TRIES, Settings};
+use crate::settings::Settings;
 use crate::table::Audience;
 use crate::workload::Exit;
 
 const MIB: u64 = 1024 * 1024;
 
-/// It ended again and again.
-pub(super) fn ended(exit: &Exit, settings: &Settings) -> Report {
+/// It ended, and was started again `restarts` times.
+pub(super) fn ended(exit: &Exit, restarts: u32, settings: &Settings) -> Report {
     if exit.out_of_memory {
         let mib = settings.resources.memory_bytes / MIB;
         return Report::new(
@@ -28,10 +28,12 @@ pub(super) fn ended(exit: &Exit, settings: &Settings) -> Report {
         code @ 129..=192 => format!("was ended by signal {}", code - 128),
         code => format!("exited with code {code}"),
     };
-    let report = Report::new(
-        "app_crashed",
-        format!("the application {how}, also after {START_TRIES} restarts"),
-    );
+    let again = match restarts {
+        0 => String::new(),
+        1 => ", also after a restart".to_owned(),
+        more => format!(", also after {more} restarts"),
+    };
+    let report = Report::new("app_crashed", format!("the application {how}{again}"));
     match exit.code {
         0 => report
             .with_hint("a service must keep running: check that the start command runs in the foreground"),
@@ -204,7 +206,7 @@ mod tests {
             at_ms: 0,
             error: None,
         };
-        let report = ended(&exit, &Settings::default());
+        let report = ended(&exit, 3, &Settings::default());
         assert_eq!(report.code, "app_out_of_memory");
         assert!(report.message.contains("512 MiB"));
     }
