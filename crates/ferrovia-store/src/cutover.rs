@@ -10,12 +10,11 @@ use ferrovia_core::intent::Intent;
 use ferrovia_core::name::Name;
 use ferrovia_core::settings::Settings;
 use ferrovia_core::workload::ImageReference;
-use serde_json::Value;
 use uuid::Uuid;
 
 use crate::deployment::outcome_from;
 use crate::row::{address, count, from_json, name};
-use crate::{Conn, Error, intent, replica, table};
+use crate::{Conn, Error, image, intent, replica, table};
 
 /// An instance with everything around it.
 #[derive(Debug, Clone)]
@@ -259,7 +258,7 @@ async fn deployments(
                     port: row
                         .config
                         .as_ref()
-                        .and_then(|config| settings.port.resolve(&exposed_ports(config))),
+                        .and_then(|config| image::port(config, settings.port)),
                     settings,
                     build: standing(&row.build_outcome, report, image.is_some()),
                     image: ImageStanding::Unknown,
@@ -290,34 +289,5 @@ fn standing(outcome: &str, report: Option<Report>, has_image: bool) -> BuildStan
         }
         "cancelled" => BuildStanding::Cancelled,
         _ => BuildStanding::Waiting,
-    }
-}
-
-/// The TCP ports in an OCI image's configuration: `{"ExposedPorts": {"8080/tcp": {}}}`.
-fn exposed_ports(config: &Value) -> Vec<u16> {
-    let Some(ports) = config.get("ExposedPorts").and_then(Value::as_object) else {
-        return Vec::new();
-    };
-    ports
-        .keys()
-        .filter_map(|key| match key.split_once('/') {
-            Some((port, "tcp")) => port.parse().ok(),
-            Some(_) => None,
-            None => key.parse().ok(),
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_tcp_ports_count() {
-        let config = serde_json::json!({"ExposedPorts": {"8080/tcp": {}, "53/udp": {}, "3000": {}}});
-        let mut ports = exposed_ports(&config);
-        ports.sort_unstable();
-        assert_eq!(ports, [3000, 8080]);
-        assert!(exposed_ports(&serde_json::json!({})).is_empty());
     }
 }

@@ -4,6 +4,8 @@
 //! then its row. Whoever wants to run an image takes its row `FOR SHARE` and refuses a condemned one: so an image is
 //! never deleted under a deployment, whichever of the two comes first.
 
+use ferrovia_core::plan::PORT_LABEL;
+use ferrovia_core::settings::PortSetting;
 use ferrovia_core::workload::ImageReference;
 use serde_json::Value;
 
@@ -208,4 +210,58 @@ pub async fn remove(tx: &mut Tx, image: &ImageReference) -> Result<(), Error> {
     .execute(&mut **tx)
     .await?;
     Ok(())
+}
+
+/// Where an application of this image listens, by its OCI configuration: nowhere if the image's label says so and no
+/// setting says where.
+pub fn port(config: &Value, setting: PortSetting) -> Option<u16> {
+    let says_none = config
+        .get("Labels")
+        .and_then(|labels| labels.get(PORT_LABEL))
+        .is_some_and(|label| label == "none");
+    match setting {
+        PortSetting::Auto if says_none => None,
+        setting => setting.resolve(&exposed_ports(config)),
+    }
+}
+
+/// The TCP ports in an OCI image's configuration: `{"ExposedPorts": {"8080/tcp": {}}}`.
+fn exposed_ports(config: &Value) -> Vec<u16> {
+    let Some(ports) = config.get("ExposedPorts").and_then(Value::as_object) else {
+        return Vec::new();
+    };
+    ports
+        .keys()
+        .filter_map(|key| match key.split_once('/') {
+            Some((port, "tcp")) => port.parse().ok(),
+            Some(_) => None,
+            None => key.parse().ok(),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_tcp_ports_count() {
+        let config = json!({"ExposedPorts": {"8080/tcp": {}, "53/udp": {}, "3000": {}}});
+        let mut ports = exposed_ports(&config);
+        ports.sort_unstable();
+        assert_eq!(ports, [3000, 8080]);
+        assert!(exposed_ports(&json!({})).is_empty());
+    }
+
+    #[test]
+    fn a_worker_listens_nowhere_unless_a_setting_says_where() {
+        let worker = json!({"Labels": {"ferrovia.port": "none"}, "ExposedPorts": {"8080/tcp": {}}});
+        assert_eq!(port(&worker, PortSetting::Auto), None);
+        assert_eq!(port(&worker, PortSetting::Number(3000)), Some(3000));
+        let other = json!({"Labels": {"a": "none"}});
+        assert_eq!(port(&other, PortSetting::Auto), Some(8080));
+        assert_eq!(port(&other, PortSetting::None), None);
+    }
 }

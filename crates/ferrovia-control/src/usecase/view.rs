@@ -4,13 +4,14 @@ use ferrovia_core::error::Report;
 use ferrovia_core::intent::Intent;
 use ferrovia_core::outcome::{Outcome, State};
 use ferrovia_core::settings::PortSetting;
+use ferrovia_core::workload::ImageReference;
 use ferrovia_store::build::Build;
 use ferrovia_store::deployment::Deployment;
 use ferrovia_store::environment::Environment;
 use ferrovia_store::instance::Instance;
 use ferrovia_store::project::Project;
 use ferrovia_store::service::Service;
-use ferrovia_store::{Conn, build, deployment, domain, intent};
+use ferrovia_store::{Conn, build, deployment, domain, image, intent};
 
 use super::UseCases;
 use super::error::Error;
@@ -111,8 +112,10 @@ impl UseCases {
             None => None,
         };
         let current = running.as_ref().or(latest.as_ref());
-        let port = current.map_or(found.instance.settings.port, |view| view.deployment.settings.port);
-        let url = self.url(conn, &found, port).await?;
+        let url = match current {
+            Some(view) => view.url.clone(),
+            None => self.url(conn, &found, found.instance.settings.port).await?,
+        };
         let Found {
             project,
             environment,
@@ -139,6 +142,21 @@ impl UseCases {
         }
         let host = own_host(&domain::of_instance(conn, found.instance.id).await?);
         Ok(host.map(|host| self.site.address(&host).url()))
+    }
+
+    /// Whether a deployment listens somewhere, as far as is known: a worker's image says that it does not.
+    async fn listens(
+        &self,
+        conn: &mut Conn,
+        deployment: &Deployment,
+        image: Option<&ImageReference>,
+    ) -> Result<bool, Error> {
+        let found = match image {
+            Some(image) => image::find(conn, image).await?,
+            None => None,
+        };
+        let port = deployment.settings.port;
+        Ok(found.is_none_or(|found| image::port(&found.config, port).is_some()))
     }
 
     /// Everything of a deployment.
@@ -169,7 +187,10 @@ impl UseCases {
                 .map(|waiting| waiting.as_str().to_owned()),
         };
         let state = observed.of_deployment(deployment.id, deployment.outcome);
-        let url = self.url(conn, found, deployment.settings.port).await?;
+        let url = match self.listens(conn, &deployment, build.image.as_ref()).await? {
+            true => self.url(conn, found, deployment.settings.port).await?,
+            false => None,
+        };
         Ok(DeploymentView {
             project: found.project.clone(),
             environment: found.environment.clone(),
