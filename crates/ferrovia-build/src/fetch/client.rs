@@ -111,8 +111,7 @@ impl Client {
             let asked = self.follow(url, endpoint.is_trusted, &headers, None);
             let within = Duration::from_millis(PROBE_TIMEOUT_MS);
             if let Ok(Ok(response)) = tokio::time::timeout(within, asked).await
-                && matches!(response.status(), StatusCode::OK | StatusCode::UNAUTHORIZED)
-                && response.headers().contains_key("docker-distribution-api-version")
+                && is_of_a_registry(&response)
             {
                 return true;
             }
@@ -297,6 +296,16 @@ impl Client {
             url = next;
         }
         Err(FetchError::Unreachable("it redirects without end".into()))
+    }
+}
+
+/// A portal that asks for a password, or a proxy that refuses, answers too.
+fn is_of_a_registry(response: &Response) -> bool {
+    let has = |name: &str| response.headers().contains_key(name);
+    match response.status() {
+        StatusCode::OK => has("docker-distribution-api-version"),
+        StatusCode::UNAUTHORIZED => has("docker-distribution-api-version") || has("www-authenticate"),
+        _ => false,
     }
 }
 

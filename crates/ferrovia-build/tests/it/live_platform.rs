@@ -2,15 +2,19 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ferrovia_build::bases::standing;
 use ferrovia_build::digest::Digest;
 use ferrovia_build::fetch::{Hosts, RegistryHost};
-use ferrovia_build::registry::{Manifest, Reference, Repository};
+use ferrovia_build::narrator::Narrator;
+use ferrovia_build::registry::{Manifest, Reference, Repository, Scope, Store};
 use ferrovia_build::{BuildSource, Builder, BuiltImage};
+use ferrovia_core::bases::Origin;
 use ferrovia_core::secret::Secret;
 
-use crate::images::Image;
+use crate::images::{Image, put_blob};
 use crate::live_build::{assert_nowhere, steps_running, wait_for};
 use crate::served::Served;
 use crate::site::{Site, extra_authority, with_hosts, with_site};
@@ -383,6 +387,100 @@ async fn an_image_from_elsewhere_is_kept_here() {
             .await
             .unwrap();
         assert!(site.builder.has_image(&built.image).await.unwrap());
+    })
+    .await;
+}
+
+/// Copies an image from a registry into another, under a tag.
+async fn copy(from: &Store, place: &str, digest: Digest, to: &Store, name: &str, tag: &str) {
+    let (place, name): (Repository, Repository) = (place.parse().unwrap(), name.parse().unwrap());
+    let stored = from
+        .find_manifest(&place, &Reference::Digest(digest))
+        .await
+        .unwrap()
+        .unwrap();
+    let manifest = Manifest::parse(stored.media_type, &stored.bytes).unwrap();
+    for blob in manifest.blobs() {
+        let (file, _) = from.open_blob(&place, blob.digest).await.unwrap();
+        let mut bytes = Vec::new();
+        file.into_std().await.read_to_end(&mut bytes).unwrap();
+        put_blob(to, &name, &bytes).await;
+    }
+    let tag = tag.parse().unwrap();
+    to.put_manifest(&name, &tag, stored.media_type, &stored.bytes)
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_a_registry_answers_bases_are_official_and_stay_when_it_goes() {
+    let upstream = Arc::new(Served::start().await);
+    let filled = Arc::clone(&upstream);
+    with_site(async move |site| {
+        let narrator = Narrator::new(&*site.lines);
+        for (key, name, tag) in [
+            ("debian:trixie", "library/debian", "trixie-slim"),
+            ("node-runtime:20", "library/node", "24-trixie-slim"),
+        ] {
+            let base = site.bases.ensure(key, &narrator).await.unwrap();
+            let place = format!("bases/{}", key.split(':').next().unwrap());
+            copy(&site.served.store, &place, base.digest, &filled.store, name, tag).await;
+        }
+    })
+    .await;
+    let reader = upstream.access.grant("reader", Scope::PullAll);
+    let mirrored = RegistryHost {
+        mirrors: vec![upstream.url("")],
+        ..RegistryHost::default()
+    };
+    let mirror = RegistryHost {
+        login: Some(reader.login().clone()),
+        plain_http: true,
+        ..RegistryHost::default()
+    };
+    let hosts = Hosts(
+        [
+            ("docker.io".to_owned(), mirrored),
+            (upstream.host.clone(), mirror),
+        ]
+        .into(),
+    );
+    with_hosts(hosts, async move |site| {
+        let data = site.served.directory.path().join("buildkit/bases");
+        assert_eq!(standing(&data).origin, None);
+        let request = site.request(&example("hello")).await;
+        let (planned, _) = site
+            .build(&request)
+            .await
+            .unwrap_or_else(|error| panic!("{error:?}"));
+        assert!(
+            site.lines
+                .has("fetched from its registry, once: `node:24-trixie-slim`")
+        );
+        let standing = standing(&data);
+        assert_eq!(standing.origin, Some(Origin::Official));
+        let keys: Vec<_> = standing.bases.iter().map(|base| base.key.as_str()).collect();
+        assert_eq!(keys, ["debian:trixie", "node-runtime:24"]);
+
+        // The registry goes; what was fetched is still what builds start from.
+        drop(reader);
+        drop(upstream);
+        let changed = tree(
+            &site,
+            "changed",
+            &[
+                (
+                    "package.json",
+                    &std::fs::read_to_string(example("hello").join("package.json")).unwrap(),
+                ),
+                (
+                    "server.js",
+                    "require('http').createServer((q, s) => s.end('x')).listen(process.env.PORT)",
+                ),
+            ],
+        );
+        let (again, _) = site.build(&site.request(&changed).await).await.unwrap();
+        assert_ne!(again.image_key, planned.image_key);
     })
     .await;
 }
