@@ -2,6 +2,7 @@
 //! socket of a server on this host.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ferrovia_api::client::{Client, Endpoint};
 use ferrovia_core::secret::Secret;
@@ -10,6 +11,7 @@ use url::Url;
 use crate::args::Global;
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::printer::Printer;
 
 /// Where a server on this host listens unless told otherwise.
 pub const DEFAULT_URL: &str = "http://127.0.0.1:7070";
@@ -17,8 +19,9 @@ pub const DEFAULT_URL: &str = "http://127.0.0.1:7070";
 const DEFAULT_RUN_DIR: &str = "/run/ferrovia";
 
 /// A client of the server that is meant.
-pub fn connect(global: &Global, config: &Config) -> Result<Client, Failure> {
-    Ok(Client::new(choose(global, config, &socket_path())?)?)
+pub fn connect(global: &Global, config: &Config, printer: Printer) -> Result<Client, Failure> {
+    let client = Client::new(choose(global, config, &socket_path())?)?;
+    Ok(client.with_notice(Arc::new(move |text| printer.murmur(text))))
 }
 
 /// The URL as it is remembered: without a trailing slash.

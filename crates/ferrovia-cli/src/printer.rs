@@ -21,6 +21,7 @@ const GREEN: Style = Style::new()
     .fg_color(Some(anstyle::Color::Ansi(AnsiColor::Green)));
 
 /// Writes what a command has to say.
+#[derive(Debug, Clone, Copy)]
 pub struct Printer {
     json: bool,
 }

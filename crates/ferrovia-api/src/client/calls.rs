@@ -99,15 +99,7 @@ impl Client {
         self.get(&["v1", "whoami"], &()).await
     }
 
-    /// Whether work is accepted; needs no token.
-    pub async fn ready(&self) -> Result<Readiness, Error> {
-        self.get(&["readyz"], &()).await
-    }
-
-    /// What each part does, when work is accepted.
-    ///
-    /// # Errors
-    /// Also when work is not accepted: 503.
+    /// What each part does, when work is accepted; needs no token. An error also when work is not accepted.
     pub async fn readiness(&self) -> Result<Readiness, Error> {
         self.get(&["readyz"], &()).await
     }

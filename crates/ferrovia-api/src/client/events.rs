@@ -190,7 +190,11 @@ impl Follow {
             if let Some(id) = &self.last_id {
                 request = request.header("last-event-id", id);
             }
-            let response = self.client.send(request).await?;
+            let response = request
+                .send()
+                .await
+                .map_err(|error| self.client.failure(&error))?;
+            let response = self.client.accepted(response).await?;
             self.patient = true;
             self.events = Some(Events {
                 response,

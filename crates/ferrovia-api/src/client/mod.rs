@@ -2,17 +2,19 @@
 //!
 //! It knows no status codes: an answer is either what was asked for or a [`Problem`], and who calls decides by its
 //! `code` and `class`. What cannot be told apart by looking is told apart here: [`Error::Unreachable`] means that
-//! nothing was sent, [`Error::Lost`] that the request may have taken effect. Every POST carries an `Idempotency-Key`,
-//! so that it may be sent again after [`Error::Lost`] and takes effect once.
+//! nothing was sent, [`Error::Lost`] that the request may have taken effect. Every POST carries an `Idempotency-Key`:
+//! it is sent again after contact was lost under it, and takes effect once.
 
 mod calls;
 mod events;
+mod send;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ferrovia_core::secret::Secret;
-use reqwest::{Method, RequestBuilder, Response};
+use reqwest::{Method, RequestBuilder};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use url::Url;
@@ -22,6 +24,8 @@ use crate::problem::{Problem, ProblemClass};
 
 pub use calls::{InstancePath, LogQuery, PageQuery};
 pub use events::{Event, Events, Follow};
+pub use send::AGAIN_MS;
+use send::IDEMPOTENCY_KEY;
 
 /// Longest time to make a connection, in milliseconds.
 pub const CONNECT_TIMEOUT_MS: u64 = 5_000;
@@ -29,6 +33,8 @@ pub const CONNECT_TIMEOUT_MS: u64 = 5_000;
 pub const READ_TIMEOUT_MS: u64 = 3 * crate::STREAM_HEARTBEAT_MS + 2_000;
 /// Longest time that a stream looks for a server that was lost, in milliseconds.
 pub const PATIENCE_MS: u64 = 60_000;
+/// Code of a server that works on as much as it may.
+const BUSY: &str = "too_many_requests";
 /// Longest answer that is read whole, in bytes.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
@@ -91,7 +97,8 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Problem(problem) => {
-                matches!(problem.class, ProblemClass::Transient | ProblemClass::Unavailable)
+                let passes = matches!(problem.class, ProblemClass::Transient | ProblemClass::Unavailable);
+                passes || problem.code == BUSY
             }
             Self::Unreachable { .. } | Self::Lost { .. } => true,
             Self::Unexpected { .. } => false,
@@ -107,7 +114,11 @@ pub struct Client {
     token: Option<Secret>,
     shown: String,
     patience: Duration,
+    notice: Option<Notice>,
 }
+
+/// Is told what is waited for when an answer takes long.
+pub type Notice = Arc<dyn Fn(&str) + Send + Sync>;
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -158,6 +169,7 @@ impl Client {
             token,
             shown,
             patience: Duration::from_millis(PATIENCE_MS),
+            notice: None,
         })
     }
 
@@ -166,6 +178,19 @@ impl Client {
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
+    }
+
+    /// The same client, which says what it waits for when an answer takes longer than a second.
+    #[must_use]
+    pub fn with_notice(mut self, notice: Notice) -> Self {
+        self.notice = Some(notice);
+        self
+    }
+
+    fn notice(&self, text: &str) {
+        if let Some(notice) = &self.notice {
+            notice(text);
+        }
     }
 
     /// The address, for people.
@@ -188,38 +213,14 @@ impl Client {
             request = request.bearer_auth(token.expose());
         }
         if method == Method::POST && segments.last() != Some(&"contents") {
-            request = request.header("idempotency-key", Uuid::now_v7().to_string());
+            request = request.header(IDEMPOTENCY_KEY, Uuid::now_v7().to_string());
         }
         request
     }
 
-    async fn send(&self, request: RequestBuilder) -> Result<Response, Error> {
-        let response = request.send().await.map_err(|error| self.failure(&error))?;
-        if response.status().is_success() {
-            return Ok(response);
-        }
-        let status = response.status();
-        let body = self.whole(response).await?;
-        match serde_json::from_slice::<Problem>(&body) {
-            Ok(problem) => Err(Error::Problem(Box::new(problem))),
-            Err(_) => Err(self.unexpected(format!("`{status}` without a problem document"))),
-        }
-    }
-
     async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Error> {
-        let body = self.whole(self.send(request).await?).await?;
+        let body = self.answer(request).await?;
         serde_json::from_slice(&body).map_err(|error| self.unexpected(error.to_string()))
-    }
-
-    async fn whole(&self, mut response: Response) -> Result<Vec<u8>, Error> {
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.failure(&error))? {
-            if body.len() + chunk.len() > MAX_ANSWER_BYTES {
-                return Err(self.unexpected(format!("more than {MAX_ANSWER_BYTES} bytes")));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(body)
     }
 
     async fn get<T: DeserializeOwned>(&self, segments: &[&str], query: &impl Serialize) -> Result<T, Error> {
@@ -239,7 +240,9 @@ impl Client {
     }
 
     async fn delete(&self, segments: &[&str]) -> Result<(), Error> {
-        self.send(self.request(Method::DELETE, segments)).await.map(drop)
+        self.answer(self.request(Method::DELETE, segments))
+            .await
+            .map(drop)
     }
 
     fn failure(&self, error: &reqwest::Error) -> Error {

@@ -15,15 +15,15 @@ use ferrovia_core::settings::BuildSettings;
 use crate::failure::{Exit, Failure};
 use crate::printer::Printer;
 use crate::target::absolute;
-use crate::up::scan::{scan, source_of};
+use crate::up::scan::{scan_told, source_of};
 
 /// Longest shell script that is shown, in characters.
 const SHOWN_CHARS: usize = 160;
 
 /// Detects what a directory is and prints the plan.
-pub fn detect(directory: &Path, printer: &Printer) -> Result<Exit, Failure> {
+pub async fn detect(directory: &Path, printer: &Printer) -> Result<Exit, Failure> {
     let root = absolute(directory)?;
-    let manifest = scan(&root)?.manifest;
+    let manifest = scan_told(&root, printer).await?.manifest;
     let view = SourceView::load(&manifest, "", |path, most| {
         let mut head = Vec::new();
         let file = std::fs::File::open(source_of(&root, path))?;

@@ -28,7 +28,7 @@ struct Session<'a> {
 
 impl Session<'_> {
     fn client(&self) -> Result<Client, Failure> {
-        connect(&self.global, &self.config)
+        connect(&self.global, &self.config, *self.printer)
     }
 
     fn here(&self) -> Result<ferrovia_api::client::InstancePath, Failure> {
@@ -63,7 +63,7 @@ pub async fn run(args: Args, printer: &Printer) -> Result<Exit, Failure> {
         command,
     } = args;
     if let Command::Detect { directory } = &command {
-        return detect::detect(directory, printer);
+        return detect::detect(directory, printer).await;
     }
     let config = Config::load()?;
     let session = Session {

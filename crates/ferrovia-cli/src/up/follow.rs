@@ -14,6 +14,9 @@ use crate::printer::{Printer, span};
 /// How long lines of the build are waited for once the deployment has ended, in milliseconds.
 const LAST_LINES_MS: u64 = 2_000;
 
+/// After this long without a word it is said that it still goes on, in milliseconds.
+const SILENCE_MS: u64 = 10_000;
+
 /// How to see a deployment again.
 pub fn come_back(deployment: &Deployment) -> String {
     format!(
@@ -35,17 +38,22 @@ pub async fn follow(
     let mut lines_ended = false;
     let mut last = deployment;
     let mut shown = None;
+    let mut said = Instant::now();
     loop {
         if shown != Some((last.outcome, last.waits_for.clone())) {
             shown = Some((last.outcome, last.waits_for.clone()));
             step(&last, printer);
+            said = Instant::now();
         }
         if is_final(last.outcome) {
             break;
         }
         tokio::select! {
             line = lines.next::<LogLine>(), if !lines_ended => match line {
-                Ok(Some((_, line))) => build_line(&line, printer),
+                Ok(Some((_, line))) => {
+                    build_line(&line, printer);
+                    said = Instant::now();
+                }
                 Ok(None) => lines_ended = true,
                 Err(error) => {
                     lines_ended = true;
@@ -57,6 +65,11 @@ pub async fn follow(
                 Ok(None) => last = client.deployment(last.id).await.map_err(|error| lost(error, &last))?,
                 Err(error) => return Err(lost(error, &last)),
             },
+            () = tokio::time::sleep_until((said + Duration::from_millis(SILENCE_MS)).into()) => {
+                let whole = span(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
+                printer.murmur(format!("v{} {} after {whole}", last.number, word(last.outcome)));
+                said = Instant::now();
+            }
             _ = tokio::signal::ctrl_c() => {
                 printer.say(format!("detached from v{}: {}", last.number, come_back(&last)));
                 print_result(&last, begun, printer);

@@ -6,12 +6,14 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ferrovia_core::tree::{Entry, EntryKind, Hasher, Manifest, Sha256};
 use ignore::WalkBuilder;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use crate::failure::Failure;
+use crate::printer::Printer;
 
 /// A directory as it was found.
 #[derive(Debug)]
@@ -20,6 +22,23 @@ pub struct Scan {
     pub manifest: Manifest,
     /// Things that are not sent although nothing ignores them: sockets, devices, pipes.
     pub skipped: Vec<String>,
+}
+
+/// A directory that takes longer to read is spoken of, in milliseconds.
+const NOTICE_MS: u64 = 1_000;
+
+/// The same as [`scan`], off the runtime's thread, saying so when it takes long.
+pub async fn scan_told(root: &Path, printer: &Printer) -> Result<Scan, Failure> {
+    let from = root.to_owned();
+    let mut scanning = tokio::task::spawn_blocking(move || scan(&from));
+    let scanned = tokio::select! {
+        scanned = &mut scanning => scanned,
+        () = tokio::time::sleep(Duration::from_millis(NOTICE_MS)) => {
+            printer.murmur(format!("reading `{}`", root.display()));
+            scanning.await
+        }
+    };
+    scanned.map_err(|error| Failure::new("scan_failed", error.to_string()))?
 }
 
 /// Reads and hashes everything that is sent. Blocks on the disk.

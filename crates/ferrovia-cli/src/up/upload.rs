@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use super::content::{Content, framed};
-use super::scan::{Scan, scan, source_of};
+use super::scan::{Scan, scan_told, source_of};
 use crate::failure::Failure;
 use crate::printer::Printer;
 
@@ -51,10 +51,7 @@ async fn try_upload(
     root: &Path,
     printer: &Printer,
 ) -> Result<String, Failure> {
-    let from = root.to_owned();
-    let Scan { manifest, skipped } = tokio::task::spawn_blocking(move || scan(&from))
-        .await
-        .map_err(|error| Failure::new("scan_failed", error.to_string()))??;
+    let Scan { manifest, skipped } = scan_told(root, printer).await?;
     for path in skipped {
         printer.murmur(format!("`{path}` is not sent: it is no file, link or directory"));
     }
@@ -126,6 +123,7 @@ async fn send_all(
 ) -> Result<(), Failure> {
     let bytes: u64 = contents.iter().map(|content| content.size).sum();
     let count = contents.len();
+    printer.murmur(format!("sending {count} files, {} kB", bytes.div_ceil(1000)));
     let bar = bar(bytes, printer);
     let mut sends = stream::iter(batches(contents))
         .map(|batch| send(client, project, batch, bar.clone()))

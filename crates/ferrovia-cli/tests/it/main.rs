@@ -9,5 +9,7 @@
 )]
 
 mod commands;
+mod contact;
+mod contract;
 mod deploys;
 mod server;
