@@ -1,10 +1,9 @@
-//! The OpenAPI document and the pages of error codes are what the code is.
+//! The OpenAPI document is what the code is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use ferrovia_control::usecase;
-use ferrovia_server::http::{code, openapi};
+use ferrovia_server::http::openapi;
 use serde_json::Value;
 
 fn root() -> PathBuf {
@@ -98,26 +97,5 @@ fn every_reference_leads_somewhere_and_operations_have_names() {
                 "{method} {path}"
             );
         }
-    }
-}
-
-#[test]
-fn every_code_has_a_page() {
-    let of_cases = usecase::code::ALL.iter().map(|code| code.name);
-    let of_http = code::ALL.iter().map(|code| code.name);
-    let others = [
-        "instance_held",
-        "source_changed",
-        "source_incomplete",
-        "disk_full",
-        "source_store_failed",
-    ];
-    for code in of_cases.chain(of_http).chain(others) {
-        let page = root().join(format!("docs/error-codes/{code}.md"));
-        let text = std::fs::read_to_string(&page).unwrap_or_default();
-        assert!(
-            text.starts_with(&format!("# `{code}`\n")),
-            "`docs/error-codes/{code}.md` is missing"
-        );
     }
 }
