@@ -40,6 +40,18 @@ pub struct Named {
     pub name: String,
 }
 
+/// An event of a stream. Comments between events are signs of life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StreamEvent {
+    /// `progress` with a deployment, `line` with a line of a log, `end` after the last.
+    #[schema(example = "line")]
+    pub event: String,
+    /// What to send as `Last-Event-ID` to go on after it.
+    pub id: Option<String>,
+    /// JSON: a `Deployment` or a `LogLine`.
+    pub data: String,
+}
+
 /// What is told to people about a failure or a doubt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Report {

@@ -61,6 +61,11 @@ pub struct TreeStatus {
 /// Media type of contents: each a line of its digest, a blank and its size in bytes, then as many bytes.
 pub const CONTENTS_TYPE: &str = "application/vnd.ferrovia.contents";
 
+/// Contents one after the other: each a line of its digest, a blank and its size in bytes, then as many bytes.
+#[derive(Debug, ToSchema)]
+#[schema(value_type = String, format = Binary)]
+pub struct ContentsBody(pub Vec<u8>);
+
 /// What was taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Contents {

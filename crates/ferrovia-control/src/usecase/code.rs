@@ -75,6 +75,8 @@ pub const NOTHING_TO_CANCEL: Code = code("nothing_to_cancel", Class::Conflict);
 pub const TOKEN_NAME_INVALID: Code = code("token_name_invalid", Class::Invalid);
 /// A scope that cannot be one.
 pub const TOKEN_SCOPE_INVALID: Code = code("token_scope_invalid", Class::Invalid);
+/// A text to look for that cannot be one.
+pub const FILTER_INVALID: Code = code("filter_invalid", Class::Invalid);
 /// A log that cannot be read.
 pub const LOG_UNREADABLE: Code = code("log_unreadable", Class::Unavailable);
 /// The key came before with another request.
@@ -89,7 +91,7 @@ pub const TRY_AGAIN: Code = code("try_again", Class::Transient);
 pub const INTERNAL: Code = code("internal", Class::Bug);
 
 /// All of them.
-pub const ALL: [&Code; 36] = [
+pub const ALL: [&Code; 37] = [
     &UNAUTHENTICATED,
     &SCOPE_DENIED,
     &PROJECT_NOT_FOUND,
@@ -120,6 +122,7 @@ pub const ALL: [&Code; 36] = [
     &NOTHING_TO_CANCEL,
     &TOKEN_NAME_INVALID,
     &TOKEN_SCOPE_INVALID,
+    &FILTER_INVALID,
     &LOG_UNREADABLE,
     &IDEMPOTENCY_KEY_REUSED,
     &IDEMPOTENCY_NOT_REPEATABLE,

@@ -12,7 +12,7 @@ use super::place::Place;
 use super::{UseCases, code};
 
 /// Most lines that are read at once.
-const MAX_LINES: u32 = 1_000;
+pub const MAX_LINES: u32 = 1_000;
 /// Longest text to look for, in bytes.
 const MAX_CONTAINS_BYTES: usize = 1_024;
 /// First pause before a quiet log is looked at again, in milliseconds; it doubles.
@@ -61,7 +61,7 @@ impl LogRequest {
             .is_some_and(|text| text.len() > MAX_CONTAINS_BYTES)
         {
             let text = format!("the text to look for has at most {MAX_CONTAINS_BYTES} bytes");
-            return Err(Error::new(&code::CURSOR_INVALID, text).field("contains"));
+            return Err(Error::new(&code::FILTER_INVALID, text).field("contains"));
         }
         let order = if after.is_some() || since_ms.is_some() {
             Order::Oldest

@@ -47,7 +47,7 @@ pub use context::{Actor, OpContext, Repeat};
 pub use deploy::{DeploymentRequest, DeploymentSource, SettingsChange};
 pub use error::Error;
 pub use find::Reference;
-pub use log::{LogFollow, LogPage, LogRequest};
+pub use log::{LogFollow, LogPage, LogRequest, MAX_LINES};
 pub use page::{MAX_PAGE, Page, PageRequest};
 pub use place::Place;
 pub use source::TreeStatus;

@@ -14,6 +14,7 @@ use axum::extract::{Request, State as FromState};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use ferrovia_control::usecase::{OpContext, Repeat};
+use ferrovia_core::error::Class;
 use ferrovia_core::secret::Secret;
 use http::{HeaderMap, Method, header};
 
@@ -29,6 +30,8 @@ pub const MAX_FAILURES: u32 = 20;
 pub const FAILURES_WINDOW_MS: u64 = 60_000;
 /// Places that are remembered at once.
 const MAX_PLACES: usize = 10_000;
+/// How often the token of a stream is looked at again, in milliseconds.
+pub const RECHECK_MS: u64 = 10_000;
 /// Longest `Idempotency-Key`, in bytes.
 pub const MAX_KEY_BYTES: usize = 255;
 
@@ -42,6 +45,27 @@ pub enum Peer {
         /// Its user id.
         uid: u32,
     },
+}
+
+/// What a request proved itself with, for answers that last: it may be revoked meanwhile.
+#[derive(Debug, Clone)]
+pub struct Credential(Option<Secret>);
+
+impl Credential {
+    /// Waits until it is not good any more.
+    pub async fn revoked(self, state: State) {
+        // The owner of the host stays it.
+        let Some(token) = self.0 else {
+            return std::future::pending().await;
+        };
+        loop {
+            tokio::time::sleep(Duration::from_millis(RECHECK_MS)).await;
+            match state.cases.authenticate(&token, String::new()).await {
+                Err(error) if error.class() == Class::Denied => return,
+                _ => {}
+            }
+        }
+    }
 }
 
 /// Wrong tokens by the place that they came from.
@@ -91,6 +115,7 @@ pub async fn authenticate(FromState(state): FromState<State>, mut request: Reque
         .headers()
         .contains_key(header::AUTHORIZATION)
         .then(|| bearer(request.headers()));
+    let credential = Credential(said.clone().flatten());
     let mut context = match identify(&state, said, peer, request_id).await {
         Ok(context) => context,
         Err(failure) => return failure.into_response(),
@@ -105,6 +130,7 @@ pub async fn authenticate(FromState(state): FromState<State>, mut request: Reque
         };
     }
     request.extensions_mut().insert(context);
+    request.extensions_mut().insert(credential);
     next.run(request).await
 }
 

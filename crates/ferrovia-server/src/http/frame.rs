@@ -1,18 +1,19 @@
 //! What surrounds every request: an id, a bound on time and number, one line in the log, and the problem document.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State as FromState};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use ferrovia_api::problem::MEDIA_TYPE;
 use http::{HeaderValue, header};
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::code;
 use super::failure::{Failure, of_status};
-use super::state::State;
 
 /// Longest time for an ordinary request, in milliseconds; streams and uploads have bounds of their own.
 pub const REQUEST_TIMEOUT_MS: u64 = 30_000;
@@ -94,18 +95,26 @@ fn document(response: Response, failure: Failure, id: &str) -> Response {
     Response::from_parts(parts, Body::from(body))
 }
 
-/// A bound on how many ordinary requests run and how long one takes.
-pub async fn bounded(FromState(state): FromState<State>, request: Request, next: Next) -> Response {
-    use axum::response::IntoResponse;
-    let Ok(_permit) = state.requests.try_acquire() else {
+/// A bound on how many requests of a kind are worked on at once.
+pub async fn admitted(
+    FromState(places): FromState<Arc<Semaphore>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let Ok(_place) = places.try_acquire() else {
         return Failure::new(
             &code::TOO_MANY_REQUESTS,
-            "the server works on as many requests as it may",
+            "the server works on as many requests of this kind as it may",
         )
         .hint("try again in a moment")
         .retry_after(1)
         .into_response();
     };
+    next.run(request).await
+}
+
+/// A bound on how long a request takes.
+pub async fn in_time(request: Request, next: Next) -> Response {
     match tokio::time::timeout(Duration::from_millis(REQUEST_TIMEOUT_MS), next.run(request)).await {
         Ok(response) => response,
         Err(_) => Failure::new(

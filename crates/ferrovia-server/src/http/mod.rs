@@ -11,6 +11,7 @@ mod extract;
 pub mod failure;
 mod frame;
 pub mod openapi;
+mod pace;
 mod route;
 mod router;
 pub mod serve;
@@ -18,4 +19,4 @@ mod state;
 mod stream;
 
 pub use router::router;
-pub use state::{Installation, MAX_REQUESTS, MAX_STREAMS, State};
+pub use state::{Installation, MAX_REQUESTS, MAX_SIGN_INS, MAX_STREAMS, State};

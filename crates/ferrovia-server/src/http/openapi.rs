@@ -91,6 +91,9 @@ fn complete(path: &str, method: &str, operation: &mut Operation) {
         refuses(operation, "401", "The token is missing, unknown or revoked.");
         refuses(operation, "403", "The scope of the token does not allow this.");
     }
+    if operation.operation_id.as_deref() == Some("sign_in") {
+        refuses(operation, "401", "The token is unknown or revoked.");
+    }
     if path.starts_with("/v1") {
         refuses(
             operation,

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
 use super::auth::Peer;
+use super::pace::Paced;
 
 /// Connections that are open at once, per listener.
 pub const MAX_CONNECTIONS: usize = 1_024;
@@ -32,10 +33,16 @@ pub const HEAD_TIMEOUT_MS: u64 = 10_000;
 pub const MAX_HEAD_BYTES: usize = 32 * 1024;
 /// Most header fields of a request.
 pub const MAX_HEADERS: usize = 100;
+/// Longest time for a client to take a piece of an answer, in milliseconds.
+pub const WRITE_PROGRESS_MS: u64 = 30_000;
 /// How long requests in hand may go on once the server ends, in milliseconds.
 pub const SHUTDOWN_GRACE_MS: u64 = 5_000;
 /// Pause after a connection could not be accepted (no file descriptors left), in milliseconds.
 const ACCEPT_PAUSE_MS: u64 = 100;
+
+/// Cancelled when the server ends; in each request, for answers that would last beyond it.
+#[derive(Debug, Clone)]
+pub struct Ending(pub CancellationToken);
 
 /// The Unix socket at `path`: made anew, for its owner only.
 ///
@@ -53,7 +60,7 @@ pub fn bind_unix(path: &Path) -> io::Result<UnixListener> {
 
 /// Serves over TCP until `ended`, then lets requests in hand finish for a while.
 pub async fn serve_tcp(listener: TcpListener, router: Router, ended: CancellationToken) {
-    let server = Server::new(router);
+    let server = Server::new(router, ended.clone());
     while let Some(permit) = server.turn(&ended).await {
         tokio::select! {
             () = ended.cancelled() => break,
@@ -72,7 +79,7 @@ pub async fn serve_tcp(listener: TcpListener, router: Router, ended: Cancellatio
 
 /// Serves over a Unix socket until `ended`. Who is not root and not this process' own user is not let in.
 pub async fn serve_unix(listener: UnixListener, router: Router, ended: CancellationToken) {
-    let server = Server::new(router);
+    let server = Server::new(router, ended.clone());
     let own = rustix::process::geteuid().as_raw();
     while let Some(permit) = server.turn(&ended).await {
         tokio::select! {
@@ -99,14 +106,19 @@ struct Server {
     router: Router,
     connections: Arc<Semaphore>,
     graceful: GracefulShutdown,
+    ended: CancellationToken,
+    /// Cancelled when no connection may go on.
+    cut: CancellationToken,
 }
 
 impl Server {
-    fn new(router: Router) -> Self {
+    fn new(router: Router, ended: CancellationToken) -> Self {
         Self {
             router,
             connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             graceful: GracefulShutdown::new(),
+            ended,
+            cut: CancellationToken::new(),
         }
     }
 
@@ -124,12 +136,14 @@ impl Server {
         peer: Peer,
         permit: OwnedSemaphorePermit,
     ) {
-        let router = self.router.clone();
+        let stream = Paced::new(stream, Duration::from_millis(WRITE_PROGRESS_MS));
+        let (router, ending) = (self.router.clone(), Ending(self.ended.clone()));
         let service = service_fn(move |request: http::Request<Incoming>| {
-            let mut router = router.clone();
+            let (mut router, ending) = (router.clone(), ending.clone());
             async move {
                 let mut request = request.map(Body::new);
                 request.extensions_mut().insert(peer);
+                request.extensions_mut().insert(ending);
                 router.call(request).await.map_err(|never: Infallible| never)
             }
         });
@@ -140,9 +154,13 @@ impl Server {
             .max_headers(MAX_HEADERS)
             .serve_connection(TokioIo::new(stream), service);
         let connection = self.graceful.watch(connection);
+        let cut = self.cut.clone();
         tokio::spawn(async move {
-            // A client that goes away is no event of ours.
-            let _ = connection.await;
+            tokio::select! {
+                // A client that goes away is no event of ours.
+                _ = connection => {}
+                () = cut.cancelled() => {}
+            }
             drop(permit);
         });
     }
@@ -150,5 +168,6 @@ impl Server {
     async fn finish(self) {
         let grace = Duration::from_millis(SHUTDOWN_GRACE_MS);
         let _ = tokio::time::timeout(grace, self.graceful.shutdown()).await;
+        self.cut.cancel();
     }
 }

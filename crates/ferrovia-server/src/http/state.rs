@@ -11,6 +11,12 @@ use super::auth::Failures;
 
 /// Ordinary requests that are worked on at once.
 pub const MAX_REQUESTS: usize = 256;
+/// Tokens that are tried at once, by whoever has none yet.
+pub const MAX_SIGN_INS: usize = 16;
+/// Manifests that are worked on at once: each may be of many megabytes.
+pub const MAX_MANIFESTS: usize = 4;
+/// Uploads of contents at once.
+pub const MAX_UPLOADS: usize = 32;
 /// Streams that are open at once.
 pub const MAX_STREAMS: usize = 512;
 
@@ -36,6 +42,9 @@ pub struct State {
     pub installation: Arc<dyn Installation>,
     pub(super) failures: Arc<Failures>,
     pub(super) requests: Arc<Semaphore>,
+    pub(super) sign_ins: Arc<Semaphore>,
+    pub(super) manifests: Arc<Semaphore>,
+    pub(super) uploads: Arc<Semaphore>,
     pub(super) streams: Arc<Semaphore>,
 }
 
@@ -47,6 +56,9 @@ impl State {
             installation,
             failures: Arc::new(Failures::default()),
             requests: Arc::new(Semaphore::new(MAX_REQUESTS)),
+            sign_ins: Arc::new(Semaphore::new(MAX_SIGN_INS)),
+            manifests: Arc::new(Semaphore::new(MAX_MANIFESTS)),
+            uploads: Arc::new(Semaphore::new(MAX_UPLOADS)),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
         }
     }

@@ -1,21 +1,26 @@
 //! Server-sent events: bounded in number and length, with a sign of life and an `id` to resume from.
 //!
-//! A stream ends after a while without an `end` event, so that a revoked token and a dead client do not hold it for
-//! ever; the client connects again with `Last-Event-ID`.
+//! A stream ends without an `end` event after a while, when the server ends and soon after its token was revoked; a
+//! client that may connects again with `Last-Event-ID`.
 
 use std::convert::Infallible;
 use std::time::Duration;
 
+use axum::body::Body;
+use axum::extract::{Request, State as FromState};
+use axum::middleware::Next;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use ferrovia_api::STREAM_HEARTBEAT_MS;
-use futures_util::Stream;
 use futures_util::stream::unfold;
+use futures_util::{Stream, StreamExt};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use super::auth::Credential;
 use super::code;
 use super::failure::Failure;
+use super::serve::Ending;
 use super::state::State;
 
 /// Longest life of one connection of a stream, in milliseconds.
@@ -39,6 +44,37 @@ impl Events {
     pub async fn end(&self) {
         let _ = self.0.send(Event::default().event("end").data("{}")).await;
     }
+}
+
+/// Ends the streams below it with the server, and with the token that asked for them.
+pub async fn bounded_life(FromState(state): FromState<State>, request: Request, next: Next) -> Response {
+    let ending = request.extensions().get::<Ending>().cloned();
+    let credential = request.extensions().get::<Credential>().cloned();
+    let response = next.run(request).await;
+    if !response.status().is_success() {
+        return response;
+    }
+    let ended = async move {
+        match ending {
+            Some(Ending(ended)) => ended.cancelled().await,
+            None => std::future::pending().await,
+        }
+    };
+    let revoked = async move {
+        match credential {
+            Some(credential) => credential.revoked(state).await,
+            None => std::future::pending().await,
+        }
+    };
+    let over = async move {
+        tokio::select! {
+            () = ended => {}
+            () = revoked => {}
+        }
+    };
+    let (parts, body) = response.into_parts();
+    let body = body.into_data_stream().take_until(Box::pin(over));
+    Response::from_parts(parts, Body::from_stream(body))
 }
 
 /// Runs a producer for as long as the client listens, and at most [`MAX_STREAM_MS`].

@@ -85,6 +85,10 @@ async fn bodies_that_are_none() {
     )
     .await;
     patched.expect(201);
+    // Whoever has no token yet sends little.
+    let sign_in = api.bare(Method::POST, "/v1/sign-in");
+    let refused = sign_in.json(&json!({"token": "a".repeat(20_000)})).send().await;
+    refused.refused(413, "body_too_large");
     let large = json!({"name": "a".repeat(5 * 1024 * 1024)});
     api.post("/v1/projects", large)
         .await

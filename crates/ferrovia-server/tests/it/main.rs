@@ -9,9 +9,12 @@
 
 mod access;
 mod api;
+mod bounds;
 mod cutoff;
 mod deployments;
 mod documents;
+mod error_codes;
+mod live_schemathesis;
 mod matrix;
 mod objects;
 mod repeats;

@@ -6,7 +6,9 @@ mod instance;
 mod settings;
 
 use ferrovia_api as api;
-use ferrovia_control::usecase::{CreatedToken, Identity, Page, PageRequest, Target, VariableView, Variables};
+use ferrovia_control::usecase::{
+    CreatedToken, Identity, MAX_PAGE, Page, PageRequest, Target, VariableView, Variables,
+};
 use ferrovia_core::error::Report;
 use ferrovia_core::permission::Scope;
 use ferrovia_store::environment::Environment;
@@ -16,6 +18,9 @@ use ferrovia_store::token::Token;
 use jiff::Timestamp;
 use serde::Deserialize;
 use utoipa::IntoParams;
+
+use super::code;
+use super::failure::Failure;
 
 pub use deployment::{build, deployment, deployment_request};
 pub use instance::instance;
@@ -69,10 +74,28 @@ fn default_limit() -> u32 {
     api::DEFAULT_PAGE
 }
 
-impl From<PageParams> for PageRequest {
-    fn from(PageParams { limit, after }: PageParams) -> Self {
-        Self { limit, after }
+impl PageParams {
+    /// The page that is meant.
+    ///
+    /// # Errors
+    /// `parameter_invalid` for a limit that cannot be.
+    pub fn page(self) -> Result<PageRequest, Failure> {
+        let Self { limit, after } = self;
+        check_limit(limit, MAX_PAGE)?;
+        Ok(PageRequest { limit, after })
     }
+}
+
+/// Refuses a number of things that no answer has.
+///
+/// # Errors
+/// `parameter_invalid`.
+pub fn check_limit(limit: u32, most: u32) -> Result<(), Failure> {
+    if (1..=most).contains(&limit) {
+        return Ok(());
+    }
+    let text = format!("`limit` is from 1 to {most}");
+    Err(Failure::new(&code::PARAMETER_INVALID, text).field("limit"))
 }
 
 /// The items of a page, converted, and its cursor.

@@ -13,10 +13,13 @@ use utoipa_axum::routes;
 use super::id;
 use crate::http::auth::Peer;
 use crate::http::convert::{self, PageParams};
-use crate::http::extract::{Created, Ctx, Gone, In, Json, Params};
+use crate::http::extract::{BodyLimit, Created, Ctx, Gone, In, Json, Params};
 use crate::http::failure::Failure;
 use crate::http::frame::RequestId;
 use crate::http::state::State;
+
+/// Largest body of a sign-in, in bytes.
+const MAX_SIGN_IN_BYTES: usize = 16 * 1024;
 
 /// Which token.
 #[derive(Debug, Clone, Deserialize, IntoParams)]
@@ -38,6 +41,11 @@ pub fn routes() -> OpenApiRouter<State> {
 /// The route that needs no token.
 pub fn open_routes() -> OpenApiRouter<State> {
     OpenApiRouter::new().routes(routes!(sign_in))
+}
+
+/// The bound of [`open_routes`]: whoever has no token yet sends little.
+pub fn body_limit() -> axum::Extension<BodyLimit> {
+    axum::Extension(BodyLimit(MAX_SIGN_IN_BYTES))
 }
 
 /// Try a token: who would act with it
@@ -76,7 +84,7 @@ async fn list(
     Ctx(ctx): Ctx,
     Params(params): Params<PageParams>,
 ) -> Result<Answer<TokenList>, Failure> {
-    let page = state.cases.list_tokens(&ctx, &params.into()).await?;
+    let page = state.cases.list_tokens(&ctx, &params.page()?).await?;
     let (items, next) = convert::page(page, convert::token);
     Ok(Answer(TokenList { items, next }))
 }

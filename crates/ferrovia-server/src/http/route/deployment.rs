@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::Json as Answer;
 use axum::extract::State as FromState;
 use axum::response::Response;
+use ferrovia_api::StreamEvent;
 use ferrovia_api::build::Build;
 use ferrovia_api::deployment::{Deployment, DeploymentList, NewDeployment};
 use ferrovia_control::usecase::OpContext;
@@ -71,7 +72,7 @@ async fn list(
 ) -> Result<Answer<DeploymentList>, Failure> {
     let page = state
         .cases
-        .list_deployments(&ctx, &path.into(), &params.into())
+        .list_deployments(&ctx, &path.into(), &params.page()?)
         .await?;
     let (items, next) = convert::page(page, convert::deployment);
     Ok(Answer(DeploymentList { items, next }))
@@ -150,7 +151,8 @@ async fn cancel(
 /// Follow a deployment: an event `progress` with the deployment at each change, `end` after its end
 #[utoipa::path(get, path = "/deployments/{deployment}/stream", tag = "deployments",
     operation_id = "follow_deployment", params(DeploymentPath),
-    responses((status = 200, description = "Server-sent events.", content_type = "text/event-stream", body = String)))]
+    responses((status = 200, description = "Server-sent events.", content_type = "text/event-stream",
+        body = StreamEvent)))]
 async fn follow(
     FromState(state): FromState<State>,
     Ctx(ctx): Ctx,

@@ -31,7 +31,7 @@ async fn list(
 ) -> Result<Answer<EnvironmentList>, Failure> {
     let (project, page) = state
         .cases
-        .list_environments(&ctx, &path.project, &params.into())
+        .list_environments(&ctx, &path.project, &params.page()?)
         .await?;
     let (items, next) = convert::page(page, |environment| convert::environment(&project, environment));
     Ok(Answer(EnvironmentList { items, next }))

@@ -39,7 +39,7 @@ async fn list(
     let EnvironmentPath { project, environment } = path;
     let page = state
         .cases
-        .list_instances(&ctx, &project, &environment, &params.into())
+        .list_instances(&ctx, &project, &environment, &params.page()?)
         .await?;
     let (items, next) = convert::page(page, convert::instance);
     Ok(Answer(InstanceList { items, next }))

@@ -3,8 +3,9 @@
 use axum::Json as Answer;
 use axum::extract::State as FromState;
 use axum::response::Response;
+use ferrovia_api::StreamEvent;
 use ferrovia_api::log::{LogLine, LogPage, LogStream};
-use ferrovia_control::usecase::{self, LogFollow, LogRequest, UseCases};
+use ferrovia_control::usecase::{self, LogFollow, LogRequest, MAX_LINES, UseCases};
 use ferrovia_core::id::DeploymentId;
 use ferrovia_log::{Line, Stream};
 use http::{HeaderMap, HeaderName};
@@ -17,7 +18,7 @@ use utoipa_axum::routes;
 use super::deployment::BuildPath;
 use super::{InstancePath, id};
 use crate::http::code;
-use crate::http::convert::time;
+use crate::http::convert::{check_limit, time};
 use crate::http::extract::{Ctx, In, Params, header_text};
 use crate::http::failure::Failure;
 use crate::http::state::State;
@@ -58,6 +59,9 @@ impl LogParams {
             contains,
             deployment,
         } = self;
+        if let Some(limit) = limit {
+            check_limit(limit, MAX_LINES)?;
+        }
         Ok(LogRequest {
             limit,
             after: after.as_deref().map(|text| cursor(text, "after")).transpose()?,
@@ -170,7 +174,8 @@ async fn read_build(
 /// Follow a service's log in an environment: an event `line` for each line, without end
 #[utoipa::path(get, path = "/projects/{project}/environments/{environment}/services/{service}/logs/stream",
     tag = "logs", operation_id = "follow_log", params(InstancePath, LogParams),
-    responses((status = 200, description = "Server-sent events.", content_type = "text/event-stream", body = String)))]
+    responses((status = 200, description = "Server-sent events.", content_type = "text/event-stream",
+        body = StreamEvent)))]
 async fn follow(
     FromState(state): FromState<State>,
     Ctx(ctx): Ctx,
@@ -187,7 +192,8 @@ async fn follow(
 /// Follow a build's log: an event `line` for each line, `end` after the build's end
 #[utoipa::path(get, path = "/builds/{build}/logs/stream", tag = "logs", operation_id = "follow_build_log",
     params(BuildPath, LogParams),
-    responses((status = 200, description = "Server-sent events.", content_type = "text/event-stream", body = String)))]
+    responses((status = 200, description = "Server-sent events.", content_type = "text/event-stream",
+        body = StreamEvent)))]
 async fn follow_build(
     FromState(state): FromState<State>,
     Ctx(ctx): Ctx,

@@ -27,7 +27,7 @@ async fn list(
     Ctx(ctx): Ctx,
     Params(params): Params<PageParams>,
 ) -> Result<Answer<ProjectList>, Failure> {
-    let page = state.cases.list_projects(&ctx, &params.into()).await?;
+    let page = state.cases.list_projects(&ctx, &params.page()?).await?;
     let (items, next) = convert::page(page, convert::project);
     Ok(Answer(ProjectList { items, next }))
 }

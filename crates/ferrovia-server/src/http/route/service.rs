@@ -31,7 +31,7 @@ async fn list(
 ) -> Result<Answer<ServiceList>, Failure> {
     let (project, page) = state
         .cases
-        .list_services(&ctx, &path.project, &params.into())
+        .list_services(&ctx, &path.project, &params.page()?)
         .await?;
     let (items, next) = convert::page(page, |service| convert::service(&project, service));
     Ok(Answer(ServiceList { items, next }))

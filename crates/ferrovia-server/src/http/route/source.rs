@@ -3,7 +3,7 @@
 use axum::Json as Answer;
 use axum::body::Bytes;
 use axum::extract::{Request, State as FromState};
-use ferrovia_api::source::{CONTENTS_TYPE, Contents, Manifest, ManifestEntry, TreeStatus};
+use ferrovia_api::source::{CONTENTS_TYPE, Contents, ContentsBody, Manifest, ManifestEntry, TreeStatus};
 use ferrovia_core::tree::{Entry, EntryKind, ParseDigestError, Sha256};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -82,7 +82,7 @@ async fn offer(
 
 /// Send contents of files: each a line `sha256:… SIZE` and as many bytes, one after the other
 #[utoipa::path(post, path = "/projects/{project}/contents", tag = "source", operation_id = "send_contents",
-    params(ProjectPath), request_body(content = Vec<u8>, content_type = "application/vnd.ferrovia.contents"),
+    params(ProjectPath), request_body(content = ContentsBody, content_type = "application/vnd.ferrovia.contents"),
     responses((status = 200, description = "They are kept.", body = Contents)))]
 async fn send(
     FromState(state): FromState<State>,
