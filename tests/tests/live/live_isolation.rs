@@ -11,6 +11,9 @@ use ferrovia_tests::wait::wait_for;
 
 /// A link-local address of the test's own, in a network namespace of its own.
 const LINK_LOCAL: &str = "169.254.77.77";
+/// Takes connections there; every Debian has a Perl.
+const ACCEPT: &str = "my $socket = IO::Socket::INET->new(LocalPort => 8099, Listen => 16, ReuseAddr => 1) or die; \
+     while (my $client = $socket->accept) { close $client }";
 
 async fn ask(platform: &Platform, host: &str, path: &str) -> String {
     http::get(platform.http, host, path).await.unwrap().body
@@ -264,13 +267,10 @@ impl LinkLocal {
                 "netns",
                 "exec",
                 "fvlinklocal",
-                "busybox",
-                "nc",
-                "-lk",
-                "-p",
-                "8099",
+                "perl",
+                "-MIO::Socket::INET",
                 "-e",
-                "true",
+                ACCEPT,
             ])
             .spawn()
             .unwrap();
