@@ -12,6 +12,8 @@ use ferrovia_tests::wait::wait_for;
 const DEPLOYS: u32 = 20;
 /// Every n-th version is broken, in turn one that does not start and one that answers 500 to its health check.
 const BROKEN_EVERY: u32 = 5;
+/// Callers of private connections at once.
+const CALLERS: u32 = 4;
 /// Start deadline of the target, in milliseconds, so that an unhealthy version ends soon.
 const START_DEADLINE_MS: u32 = 8_000;
 /// Drain of the target, in milliseconds, so that WebSockets end within the test.
@@ -93,24 +95,28 @@ async fn private_connections_survive_deploys() {
     let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let stopped = stop.clone();
     // Each is a new private connection; some take as long as a deploy.
-    let calls = tokio::spawn(async move {
-        let (mut made, mut lost) = (0_u32, Vec::new());
-        while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
-            let slow = made % 10 == 9;
-            let url = if slow {
-                "http://backend:8080/slow?ms=3000"
-            } else {
-                "http://backend:8080/"
-            };
-            let answer = http::get(http, &caller_host, &format!("/fetch?url={url}")).await;
-            made += 1;
-            match answer {
-                Ok(answer) if answer.body.contains("\"status\":200") => {}
-                other => lost.push(format!("{other:?}")),
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..CALLERS {
+        let (caller_host, stopped) = (caller_host.clone(), stopped.clone());
+        callers.spawn(async move {
+            let (mut made, mut lost) = (0_u32, Vec::new());
+            while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
+                let slow = made % 10 == 9;
+                let url = if slow {
+                    "http://backend:8080/slow?ms=3000"
+                } else {
+                    "http://backend:8080/"
+                };
+                let answer = http::get(http, &caller_host, &format!("/fetch?url={url}")).await;
+                made += 1;
+                match answer {
+                    Ok(answer) if answer.body.contains("\"status\":200") => {}
+                    other => lost.push(format!("{other:?}")),
+                }
             }
-        }
-        (made, lost)
-    });
+            (made, lost)
+        });
+    }
     for number in 2..=6 {
         backend.version(&format!("v{number}"), "works").unwrap();
         let up = platform.up(&backend, &["--project", "pair"]).unwrap();
@@ -133,7 +139,11 @@ async fn private_connections_survive_deploys() {
         .unwrap();
     }
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
-    let (made, lost) = calls.await.unwrap();
+    let (mut made, mut lost) = (0, Vec::new());
+    for (calls, failures) in callers.join_all().await {
+        made += calls;
+        lost.extend(failures);
+    }
     println!("{made} private calls, {} lost", lost.len());
     assert!(made > 50, "{made}");
     assert!(lost.is_empty(), "{}", lost.join("\n"));
