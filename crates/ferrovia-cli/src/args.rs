@@ -51,6 +51,27 @@ pub struct Global {
     pub service: Option<String>,
 }
 
+impl Global {
+    /// The same, where an empty text (a variable that a pipeline leaves empty) says nothing.
+    pub fn without_empty(self) -> Self {
+        let Self {
+            url,
+            token,
+            project,
+            environment,
+            service,
+        } = self;
+        let said = |text: Option<String>| text.filter(|text| !text.is_empty());
+        Self {
+            url: said(url),
+            token: said(token),
+            project: said(project),
+            environment: said(environment),
+            service: said(service),
+        }
+    }
+}
+
 impl std::fmt::Debug for Global {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Global")

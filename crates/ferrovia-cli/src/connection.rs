@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ferrovia_api::client::{Client, Endpoint};
 use ferrovia_core::secret::Secret;
-use url::Url;
+use url::{Host, Url};
 
 use crate::args::Global;
 use crate::config::Config;
@@ -36,7 +36,24 @@ pub fn normal(text: &str) -> Result<Url, Failure> {
     if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
         return Err(wrong("it must begin with `http://` or `https://`".to_owned()));
     }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(
+            Failure::usage("the URL of a server holds no user and no password")
+                .hint("`ferrovia login` asks for a token"),
+        );
+    }
     Ok(url)
+}
+
+/// Whether what goes to this server can be read on the way.
+pub fn is_open(url: &Url) -> bool {
+    let here = match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    url.scheme() == "http" && !here
 }
 
 fn socket_path() -> PathBuf {
@@ -95,6 +112,23 @@ mod tests {
             }
             Endpoint::Socket(path) => path.display().to_string(),
         }
+    }
+
+    #[test]
+    fn urls_of_servers() {
+        assert!(
+            normal("http://me:secret@a.example")
+                .is_err_and(|failure| !failure.report.message.contains("secret"))
+        );
+        assert!(normal("ftp://a.example").is_err() && normal("http://").is_err());
+        let open = |text| is_open(&normal(text).unwrap());
+        assert!(open("a.example") && open("http://10.0.0.1:7070"));
+        assert!(
+            !open("https://a.example")
+                && !open("127.0.0.1:7070")
+                && !open("http://[::1]")
+                && !open("localhost")
+        );
     }
 
     #[test]

@@ -87,21 +87,21 @@ impl Printer {
         }
     }
 
-    /// One line of data for people; nothing with `--json`.
+    /// One line of data for people, byte for byte; nothing with `--json`.
     pub fn line(&self, text: impl AsRef<str>) {
         if !self.json {
-            self.out(text.as_ref());
+            put(std::io::stdout(), text.as_ref());
         }
     }
 
-    /// A value as JSON with `--json`, else whatever `human` makes of it.
+    /// A value as JSON with `--json`, else whatever `human` makes of it, with our styles.
     pub fn value<T: Serialize>(&self, value: &T, human: impl FnOnce(&T) -> String) {
         if self.json {
             self.json(value);
         } else {
             let text = human(value);
             if !text.is_empty() {
-                self.out(&text);
+                put(anstream::stdout(), &text);
             }
         }
     }
@@ -109,21 +109,22 @@ impl Printer {
     /// One JSON value on one line.
     pub fn json<T: Serialize>(&self, value: &T) {
         if let Ok(text) = serde_json::to_string(value) {
-            self.out(&text);
-        }
-    }
-
-    fn out(&self, text: &str) {
-        let mut out = anstream::stdout();
-        // `ferrovia logs | head` ends the reader: nothing more is wanted of us either.
-        if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
-            std::process::exit(0);
+            put(std::io::stdout(), &text);
         }
     }
 
     /// A bold piece of text.
     pub fn bold(text: &str) -> String {
         format!("{BOLD}{text}{BOLD:#}")
+    }
+}
+
+/// One line of data. `anstream` takes our own styles away when piped, and with them whatever looks like one: what came
+/// from an application or a user goes past it.
+fn put(mut out: impl Write, text: &str) {
+    // `ferrovia logs | head` ends the reader: nothing more is wanted of us either.
+    if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
+        std::process::exit(0);
     }
 }
 

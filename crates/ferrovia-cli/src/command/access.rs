@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Read};
 use std::path::Path;
 
+use ferrovia_api::Report;
 use ferrovia_api::client::{Client, Endpoint, PageQuery};
 use ferrovia_api::project::TargetRequest;
 use ferrovia_api::token::{Identity, NewToken, Token};
@@ -11,7 +12,7 @@ use ferrovia_core::secret::Secret;
 use super::Session;
 use crate::args::TokenCommand;
 use crate::config::{Context, Link};
-use crate::connection::{DEFAULT_URL, normal};
+use crate::connection::{DEFAULT_URL, is_open, normal};
 use crate::failure::{Exit, Failure};
 use crate::printer::table;
 use crate::target;
@@ -23,6 +24,15 @@ const MAX_TOKEN_BYTES: u64 = 1024;
 pub async fn login(mut session: Session<'_>, url: Option<String>) -> Result<Exit, Failure> {
     let given = url.or_else(|| session.global.url.clone());
     let url = normal(given.as_deref().unwrap_or(DEFAULT_URL))?;
+    if is_open(&url) {
+        let text = format!("the token goes to {url} as everybody on the way can read it");
+        session.printer.warning(&Report {
+            code: "server_open".to_owned(),
+            message: text,
+            hint: Some("use `https://`, or a tunnel: `ssh -L 7070:127.0.0.1:7070 HOST`".to_owned()),
+            log: Vec::new(),
+        });
+    }
     let token = match session.global.token.clone() {
         Some(token) => token,
         None => read_token(url.as_str())?,

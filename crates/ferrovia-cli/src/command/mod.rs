@@ -67,7 +67,7 @@ pub async fn run(args: Args, printer: &Printer) -> Result<Exit, Failure> {
     }
     let config = Config::load()?;
     let session = Session {
-        global,
+        global: global.without_empty(),
         config,
         printer,
     };

@@ -43,10 +43,12 @@ pub async fn variables(session: &Session<'_>, args: Variables) -> Result<Exit, F
         (Some(patch), false) => client.patch_variables(&path, patch).await?,
         (Some(patch), true) => client.patch_shared_variables(project, environment, patch).await?,
     };
-    if patch.is_none() {
-        session.printer.value(&list, listing);
-    } else {
-        session.printer.value(&list, |_| String::new());
+    if session.printer.is_json() {
+        session.printer.json(&list);
+    } else if patch.is_none() && !list.items.is_empty() {
+        session.printer.line(listing(&list));
+    }
+    if patch.is_some() {
         session
             .printer
             .say("saved; the next deployment has them: `ferrovia redeploy`");

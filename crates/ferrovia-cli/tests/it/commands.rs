@@ -32,7 +32,13 @@ async fn login_keeps_a_token_and_link_a_place() {
     assert_eq!(who.json()["actor"], "token `test`");
     deployed(&server, &directory).await;
     let arguments = ["link", "--project", "web", "--service", "web"];
-    server.run_with(&directory, &arguments, &[], "").await.code(0);
+    // What a pipeline leaves empty says nothing.
+    let empty = [
+        ("FERROVIA_URL", ""),
+        ("FERROVIA_TOKEN", ""),
+        ("FERROVIA_PROJECT", ""),
+    ];
+    server.run_with(&directory, &arguments, &empty, "").await.code(0);
     let below = directory.join("src");
     std::fs::create_dir(&below).unwrap();
     let url = server.run_with(&below, &["open"], &[], "").await.code(0);
@@ -46,7 +52,7 @@ async fn variables_byte_for_byte() {
     let server = Server::start().await;
     let (_root, directory) = directory("web", &[(".env.example", "A=1\nB=\"two\\nlines\" # comment\n")]);
     deployed(&server, &directory).await;
-    let value = "$HOME 'q' \"d\"\n\u{1f682}";
+    let value = "$HOME 'q' \"d\"\n\u{1f682} \u{1b}[31mred\u{1b}[0m";
     let pair = format!("TEXT={value}");
     let large = format!("LARGE={}", "x".repeat(100_000));
     server
