@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ferrovia_core::observation::{Health, Observation};
+use ferrovia_core::observation::{Health, Observation, asked};
 use ferrovia_core::table::{Audience, Member, NodeRow, Probe, Table};
 use ferrovia_core::workload::{Observed, ReplicaStatus};
 use ferrovia_engine::fake::Memory;
@@ -167,7 +167,7 @@ fn health(
             Health::Healthy { since_ms }
         }
         Some(status) => Health::Starting {
-            last: Some(format!("GET {path} answered {status}")),
+            last: Some(format!("{} answered {status}", asked(path))),
         },
         None => Health::Starting {
             last: Some("connection refused".into()),
