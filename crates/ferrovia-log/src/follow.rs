@@ -120,10 +120,10 @@ impl Follower {
                     None => self.at = At::Between { done: *number },
                 },
                 At::Open { number, file, offset } => {
+                    // Asked before the file's length: nothing is appended once there is a next one.
+                    let has_next = segment::open_path(&self.directory, *number + 1).exists();
                     let metadata = file.metadata().map_err(Error::io("read", &self.directory))?;
-                    // Asked before the file is read: what is complete now was complete then.
-                    let complete =
-                        metadata.nlink() == 0 || segment::open_path(&self.directory, *number + 1).exists();
+                    let complete = has_next || metadata.nlink() == 0;
                     if metadata.len() < *offset {
                         *offset = 0;
                     }

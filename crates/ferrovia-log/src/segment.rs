@@ -109,9 +109,33 @@ pub fn parse(name: &str) -> Option<Segment> {
     next().is_none().then_some(segment)
 }
 
+/// Listings until two say the same: more means that somebody seals without end.
+const MAX_LISTINGS: usize = 16;
+
 /// The segments of a log in order; none when there is no such directory. One that exists open and sealed counts as
 /// sealed.
+///
+/// A directory is not listed at one moment: of a segment that is sealed meanwhile, the sealed name may come too late
+/// and the open one be gone. It is listed until two listings have the same segments, of which none was missed then.
 pub fn list(directory: &Path) -> Result<Vec<Segment>, Error> {
+    until_stable(|| list_once(directory))
+}
+
+fn until_stable(mut list: impl FnMut() -> Result<Vec<Segment>, Error>) -> Result<Vec<Segment>, Error> {
+    let mut before = list()?;
+    for _ in 1..MAX_LISTINGS {
+        let now = list()?;
+        let numbers =
+            |segments: &[Segment]| -> Vec<u64> { segments.iter().map(|segment| segment.number).collect() };
+        if numbers(&now) == numbers(&before) {
+            return Ok(now);
+        }
+        before = now;
+    }
+    Ok(before)
+}
+
+fn list_once(directory: &Path) -> Result<Vec<Segment>, Error> {
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -208,6 +232,15 @@ fn fill(input: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_segment_that_a_listing_missed_while_it_was_sealed_is_found() {
+        let open = |number| Segment { number, sealed: None };
+        let listings = [vec![open(1), open(3)], vec![open(1), open(2), open(3)]];
+        let mut next = listings.iter().chain(std::iter::repeat(&listings[1]));
+        let found = until_stable(|| Ok(next.next().unwrap().clone())).unwrap();
+        assert_eq!(found, listings[1]);
+    }
 
     #[test]
     fn names_are_read_back() {

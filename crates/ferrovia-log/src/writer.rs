@@ -18,6 +18,8 @@ use crate::{MAX_LINE_BYTES, NewLine};
 
 /// Compression level of sealed segments: zstd's usual one.
 const SEAL_LEVEL: i32 = 3;
+/// Window of the compression, as a power of two in bytes: little memory, and lines resemble their neighbours.
+const SEAL_WINDOW_LOG: u32 = 17;
 /// Logs are for root and the platform's own user.
 const FILE_MODE: u32 = 0o600;
 
@@ -438,6 +440,7 @@ fn compress(source: &Path, length: u64, target: &Path) -> Result<u64, Error> {
     let write = |output: File| -> std::io::Result<u64> {
         let mut encoder = zstd::Encoder::new(output, SEAL_LEVEL)?;
         encoder.include_checksum(true)?;
+        encoder.window_log(SEAL_WINDOW_LOG)?;
         std::io::copy(&mut input.take(length), &mut encoder)?;
         let mut output = encoder.finish()?;
         output.flush()?;
