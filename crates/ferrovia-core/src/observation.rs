@@ -65,6 +65,29 @@ impl Health {
     }
 }
 
+/// What one running replica uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Figures {
+    /// The replica.
+    pub replica_id: ReplicaId,
+    /// The run: its start, in milliseconds since 1970. Sums begin with it.
+    pub started_at_ms: Option<i64>,
+    /// CPU time used since its start, in nanoseconds.
+    pub cpu_nanos: u64,
+    /// Memory in use without the page cache, in bytes.
+    pub memory_bytes: u64,
+    /// Its memory limit, in bytes.
+    pub memory_limit_bytes: u64,
+    /// Received since its start, in bytes.
+    pub received_bytes: u64,
+    /// Sent since its start, in bytes.
+    pub sent_bytes: u64,
+    /// Processes and threads.
+    pub pids: u32,
+    /// When this was read, in milliseconds since 1970.
+    pub read_at_ms: i64,
+}
+
 /// Requests or connections open towards one replica, as an edge or a node counts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InFlight {

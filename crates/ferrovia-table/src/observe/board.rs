@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ferrovia_core::id::ReplicaId;
-use ferrovia_core::observation::Observation;
-use tokio::sync::watch;
+use ferrovia_core::observation::{Figures, Observation};
+use tokio::sync::{Notify, watch};
 
 /// Replicas that are gone and still remembered, so that subscribers hear of it; one that lags further is sent all.
 const MAX_GONE: usize = 1_024;
@@ -22,6 +22,8 @@ pub struct Board {
 struct Shared {
     state: Mutex<State>,
     newest: watch::Sender<u64>,
+    figures: watch::Sender<Arc<Vec<Figures>>>,
+    figures_wanted: Notify,
 }
 
 impl Default for Shared {
@@ -29,6 +31,8 @@ impl Default for Shared {
         Self {
             state: Mutex::default(),
             newest: watch::channel(0).0,
+            figures: watch::channel(Arc::default()).0,
+            figures_wanted: Notify::new(),
         }
     }
 }
@@ -91,6 +95,18 @@ impl Board {
         self.shared.newest.send_replace(number);
     }
 
+    /// Notes the figures of all replicas that run.
+    pub fn set_figures(&self, figures: Vec<Figures>) {
+        self.shared.figures.send_replace(Arc::new(figures));
+    }
+
+    /// Waits until somebody wants figures; at once while somebody does.
+    pub async fn figures_wanted(&self) {
+        while self.shared.figures.receiver_count() == 0 {
+            self.shared.figures_wanted.notified().await;
+        }
+    }
+
     /// What is known of a replica.
     pub fn find(&self, replica: ReplicaId) -> Option<Observation> {
         self.lock()
@@ -110,6 +126,12 @@ impl Board {
 
     pub(super) fn follow(&self) -> watch::Receiver<u64> {
         self.shared.newest.subscribe()
+    }
+
+    pub(super) fn follow_figures(&self) -> watch::Receiver<Arc<Vec<Figures>>> {
+        let receiver = self.shared.figures.subscribe();
+        self.shared.figures_wanted.notify_one();
+        receiver
     }
 
     /// What happened after `since`; everything for `None`.

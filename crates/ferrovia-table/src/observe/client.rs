@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ferrovia_core::id::{InstanceId, ReplicaId};
-use ferrovia_core::observation::Observation;
+use ferrovia_core::observation::{Figures, Observation};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
@@ -46,6 +46,9 @@ impl Observations {
     }
 }
 
+/// The newest figures of the replicas that run.
+pub type AllFigures = Arc<BTreeMap<ReplicaId, Figures>>;
+
 /// Keeps a subscription.
 #[derive(Debug)]
 pub struct Observer {
@@ -53,6 +56,7 @@ pub struct Observer {
     peers: Peers,
     newest: watch::Sender<Arc<Observations>>,
     wakes: mpsc::Receiver<InstanceId>,
+    figures: Option<watch::Sender<AllFigures>>,
 }
 
 /// The newest observations and the way to wake an instance.
@@ -86,12 +90,20 @@ impl Observer {
                 peers,
                 newest,
                 wakes,
+                figures: None,
             },
             ObserverHandle {
                 newest: receiver,
                 wakes: waker,
             },
         )
+    }
+
+    /// Asks for figures too. They cost something as long as this runs.
+    pub fn with_figures(&mut self) -> watch::Receiver<AllFigures> {
+        let (sender, figures) = watch::channel(Arc::default());
+        self.figures = Some(sender);
+        figures
     }
 
     /// Keeps the subscription until it is dropped.
@@ -126,11 +138,24 @@ impl Observer {
     async fn subscribed(&mut self) -> Result<std::convert::Infallible, Error> {
         let stream = socket::connect(&self.socket, self.peers).await?;
         let (mut sender, mut receiver) = link::open::<FromNode>(stream, &FromSubscriber::Heartbeat)?;
+        if self.figures.is_some() {
+            sender.send(&FromSubscriber::Figures).await?;
+        }
         let mut coming: Option<Observations> = None;
+        let mut coming_figures = BTreeMap::new();
         loop {
             tokio::select! {
                 message = receiver.next() => match message? {
                     FromNode::Heartbeat => {}
+                    FromNode::Figures { first, last, figures } => {
+                        if first {
+                            coming_figures.clear();
+                        }
+                        coming_figures.extend(figures.into_iter().map(|figures| (figures.replica_id, figures)));
+                        if last && let Some(sender) = &self.figures {
+                            sender.send_replace(Arc::new(std::mem::take(&mut coming_figures)));
+                        }
+                    }
                     FromNode::News { all, seen, gone, last } => {
                         let next = coming.get_or_insert_with(|| {
                             let replicas = if all { BTreeMap::new() } else { self.newest.borrow().replicas.clone() };

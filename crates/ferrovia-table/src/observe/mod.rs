@@ -1,17 +1,19 @@
 //! `node`'s observations on their way to control and edge, and requests to wake back to it: `RUN_DIR/node.sock`.
 //!
 //! A subscriber gets everything that is known, then what changes. Observations are states, not events: a slow
-//! subscriber misses intermediate ones and never the last.
+//! subscriber misses intermediate ones and never the last. Figures (CPU, memory) go to those who ask for them, and are
+//! read only while somebody does.
 
 mod board;
 mod client;
 mod server;
 
 use ferrovia_core::id::{InstanceId, ReplicaId};
-use ferrovia_core::observation::Observation;
+use ferrovia_core::observation::{Figures, Observation};
 use serde::{Deserialize, Serialize};
 
 pub use board::Board;
+pub use client::AllFigures;
 pub use client::{Observations, Observer, ObserverHandle};
 pub use server::ObservationServer;
 
@@ -30,6 +32,14 @@ enum FromNode {
         gone: Vec<ReplicaId>,
         last: bool,
     },
+    /// The newest figures of all replicas that run, in pieces.
+    Figures {
+        /// Whether those before are of no use any more.
+        first: bool,
+        /// Whether nothing more comes of these.
+        last: bool,
+        figures: Vec<Figures>,
+    },
     /// `node` lives.
     Heartbeat,
 }
@@ -40,6 +50,8 @@ enum FromNode {
 enum FromSubscriber {
     /// Somebody waits for an instance that sleeps.
     Wake(InstanceId),
+    /// From now on figures are wanted too.
+    Figures,
     /// The subscriber lives.
     Heartbeat,
 }

@@ -1,10 +1,12 @@
 //! `node`'s end: sends every subscriber what it lacks of a [`Board`], and hands on requests to wake.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ferrovia_core::id::InstanceId;
+use ferrovia_core::observation::Figures;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -68,11 +70,13 @@ async fn subscriber(
     let (mut sender, mut receiver) = link::open::<FromSubscriber>(stream, &FromNode::Heartbeat)?;
     let mut newest = board.follow();
     let mut known = None;
+    let mut figures: Option<watch::Receiver<Arc<Vec<Figures>>>> = None;
     newest.mark_changed();
     loop {
         tokio::select! {
             message = receiver.next() => match message? {
                 FromSubscriber::Heartbeat => {}
+                FromSubscriber::Figures => figures = Some(board.follow_figures()),
                 FromSubscriber::Wake(instance) => {
                     if wake.try_send(instance).is_err() {
                         tracing::warn!(%instance, "a request to wake was dropped: too many wait");
@@ -98,7 +102,28 @@ async fn subscriber(
                     }
                 }
             },
+            newest = changed(figures.as_mut()) => {
+                let pieces = newest.len().div_ceil(BATCH).max(1);
+                for piece in 0..pieces {
+                    let message = FromNode::Figures {
+                        first: piece == 0,
+                        last: piece + 1 == pieces,
+                        figures: newest.iter().skip(piece * BATCH).take(BATCH).copied().collect(),
+                    };
+                    sender.send(&message).await?;
+                }
+            },
             () = sender.beat() => sender.beat_once().await?,
         }
     }
+}
+
+/// The next figures; never, where none are wanted.
+async fn changed(figures: Option<&mut watch::Receiver<Arc<Vec<Figures>>>>) -> Arc<Vec<Figures>> {
+    if let Some(figures) = figures
+        && figures.changed().await.is_ok()
+    {
+        return Arc::clone(&figures.borrow_and_update());
+    }
+    std::future::pending().await
 }

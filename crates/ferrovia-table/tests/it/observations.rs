@@ -1,7 +1,7 @@
 //! Observations and wakes between a node and its subscribers.
 
 use ferrovia_core::id::{DeploymentId, InstanceId, ReplicaId};
-use ferrovia_core::observation::{Health, Observation};
+use ferrovia_core::observation::{Figures, Health, Observation};
 use ferrovia_table::observe::{Board, ObservationServer, Observer};
 use ferrovia_table::{Peers, listen};
 use tokio::sync::mpsc;
@@ -92,4 +92,58 @@ async fn a_subscriber_that_lags_far_behind_still_learns_what_is_gone() {
         board.remove(seen(n, 0).replica_id);
     }
     eventually("the gone are gone", || now.borrow().replicas.len() == 1_000).await;
+}
+
+#[tokio::test]
+async fn figures_are_read_while_somebody_wants_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("node.sock");
+    let board = Board::default();
+    let (wake, _woken) = mpsc::channel(8);
+    let server = ObservationServer::new(board.clone(), wake, Peers::same_user());
+    tokio::spawn(server.serve(listen(&socket).unwrap()));
+    let (without, handle) = Observer::new(socket.clone(), Peers::same_user());
+    tokio::spawn(without.run());
+    board.set(seen(1, 0));
+    let now = handle.observations();
+    eventually("it is subscribed", || now.borrow().connected).await;
+    let wanted = tokio::spawn({
+        let board = board.clone();
+        async move { board.figures_wanted().await }
+    });
+    let (mut with, _handle) = Observer::new(socket, Peers::same_user());
+    let figures = with.with_figures();
+    assert!(!wanted.is_finished(), "nobody wants any");
+    let subscribed = tokio::spawn(with.run());
+    wanted.await.unwrap();
+    let all = |count| {
+        let figures = |number| Figures {
+            replica_id: ReplicaId::from_uuid(Uuid::from_u128(number)),
+            started_at_ms: Some(1),
+            cpu_nanos: 2,
+            memory_bytes: 3,
+            memory_limit_bytes: 4,
+            received_bytes: 5,
+            sent_bytes: 6,
+            pids: 7,
+            read_at_ms: 8,
+        };
+        (0..count).map(figures).collect()
+    };
+    for count in [1_234, 3, 0, 1] {
+        board.set_figures(all(count));
+        eventually("they are there", || figures.borrow().len() == count as usize).await;
+    }
+    subscribed.abort();
+    let _ = subscribed.await;
+    // The server notices at its next word at the latest.
+    let mut number = 1;
+    eventually("nobody wants them any more", || {
+        number += 1;
+        board.set(seen(number, 0));
+        let mut wanted = std::pin::pin!(board.figures_wanted());
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        wanted.as_mut().poll(&mut context).is_pending()
+    })
+    .await;
 }
