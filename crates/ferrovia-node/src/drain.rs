@@ -26,6 +26,7 @@ pub async fn report(
     file: PathBuf,
 ) {
     let mut told = None;
+    let mut failed = false;
     loop {
         let newest = rows.borrow_and_update().clone();
         let mut drains = false;
@@ -39,6 +40,7 @@ pub async fn report(
             };
             match counted {
                 Ok(counted) => {
+                    failed = false;
                     let mut open: Vec<InFlight> = counted
                         .into_iter()
                         .filter(|(_, open)| *open > 0)
@@ -60,7 +62,13 @@ pub async fn report(
                     }
                 }
                 // Control waits for a report until the drain's end.
-                Err(error) => tracing::warn!("private connections cannot be counted: {error}"),
+                Err(error) => {
+                    if !std::mem::replace(&mut failed, true) {
+                        tracing::warn!(
+                            "private connections cannot be counted, so that drains take their longest; install the package `conntrack`: {error}"
+                        );
+                    }
+                }
             }
         }
         tokio::select! {

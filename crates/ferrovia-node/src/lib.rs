@@ -10,6 +10,7 @@ mod clock;
 mod conntrack;
 pub mod dns;
 mod drain;
+mod figures;
 pub mod firewall;
 pub mod logs;
 mod netlink;

@@ -21,7 +21,7 @@ use crate::logs::{self, Containers};
 use crate::probe::Prober;
 use crate::replicas::{Keeper, Parts};
 use crate::rows::Rows;
-use crate::{conntrack, drain};
+use crate::{conntrack, drain, figures};
 
 /// Findings of probes that wait.
 const FINDINGS: usize = 1_024;
@@ -150,6 +150,11 @@ pub async fn run(options: Options, stop: impl Future<Output = ()> + Send) -> Res
     tasks.spawn(feeding);
     let (finder, findings) = mpsc::channel(FINDINGS);
     let board = Board::default();
+    tasks.spawn(figures::report(
+        Arc::clone(&options.engine),
+        board.clone(),
+        seen.clone(),
+    ));
     let keeper = Keeper::new(Parts {
         prober: Prober::new(Arc::clone(&options.engine), finder, "/proc".into()),
         engine: options.engine,

@@ -100,6 +100,8 @@ pub struct Collector {
     tracked: BTreeMap<String, Tracked>,
     open: HashMap<InstanceId, OpenLog>,
     complete: bool,
+    /// Working space for reading.
+    buffer: Vec<u8>,
     /// Told when a container's log was read to its end after it had ended.
     drained: Box<dyn Fn(Drained) + Send>,
 }
@@ -113,6 +115,7 @@ impl Collector {
             tracked: BTreeMap::new(),
             open: HashMap::new(),
             complete: false,
+            buffer: Vec::new(),
             drained,
         }
     }
@@ -171,12 +174,14 @@ impl Collector {
         }
     }
 
-    /// Reads what is due, each container in turn.
+    /// Reads what is due, each container in turn. What is due soon is read with it, so that many quiet containers
+    /// wake the thread as seldom as one.
     fn look(&mut self, now: Instant) {
+        let soon = now + Duration::from_millis(LOOK_MS.0);
         let due: Vec<String> = self
             .tracked
             .values()
-            .filter(|tracked| tracked.is_read() && tracked.due <= now)
+            .filter(|tracked| tracked.is_read() && tracked.due <= soon)
             .map(|tracked| tracked.container.handle.clone())
             .collect();
         for handle in due {
@@ -210,7 +215,7 @@ impl Collector {
             if tracked.container.running && !source.has_news() {
                 break;
             }
-            let mut batch = source.read()?;
+            let mut batch = source.read(&mut self.buffer)?;
             let ended = batch.at_end && !tracked.container.running;
             if ended {
                 source.finish(&mut batch);
@@ -261,7 +266,7 @@ impl Collector {
         let mut last = Batch::default();
         if let Some(mut source) = tracked.source.take() {
             loop {
-                last = source.read()?;
+                last = source.read(&mut self.buffer)?;
                 if last.at_end {
                     break;
                 }

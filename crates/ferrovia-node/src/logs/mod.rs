@@ -10,7 +10,7 @@ mod source;
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use ferrovia_core::workload::{Observed, ReplicaStatus};
@@ -24,6 +24,8 @@ pub use source::{Batch, Cursor, Line, Source};
 
 /// Containers that were drained and not yet heard of.
 const DRAINED_QUEUE: usize = 4_096;
+/// What the thread is told and has not yet heard; more waits where it is told.
+const COMMANDS: usize = 4_096;
 /// Pause before the engine is asked again where a log is, in milliseconds.
 const ASK_AGAIN_MS: u64 = 1_000;
 
@@ -58,7 +60,7 @@ impl State {
     }
 }
 
-/// Starts the thread, and follows the containers until it is dropped.
+/// Starts the thread, and follows the containers until it is dropped, or the thread has ended.
 pub fn start(
     engine: Arc<dyn Engine>,
     logs: PathBuf,
@@ -66,7 +68,7 @@ pub fn start(
     containers: watch::Receiver<Option<Containers>>,
 ) -> std::io::Result<(impl Future<Output = ()> + Send, mpsc::Receiver<Drained>)> {
     let (told, drained) = mpsc::channel(DRAINED_QUEUE);
-    let (commands, receiver) = std::sync::mpsc::channel();
+    let (commands, receiver) = sync_channel(COMMANDS);
     let tell = move |drained: Drained| {
         // It waits: who hears of it is never long away. At the end of the process nobody is left.
         let _ = told.blocking_send(drained);
@@ -82,7 +84,7 @@ pub fn start(
 async fn feed(
     engine: Arc<dyn Engine>,
     mut containers: watch::Receiver<Option<Containers>>,
-    commands: Sender<Command>,
+    commands: SyncSender<Command>,
 ) {
     let mut known: HashMap<String, Known> = HashMap::new();
     let mut complete = false;
@@ -90,10 +92,14 @@ async fn feed(
         let newest = containers.borrow_and_update().clone();
         let mut missing = false;
         if let Some(newest) = newest {
-            missing = !follow(&engine, &newest, &mut known, &commands).await;
-            if !missing && !complete {
-                complete = true;
-                let _ = commands.send(Command::Complete);
+            let followed = async {
+                let all = follow(&engine, &newest, &mut known, &commands).await?;
+                complete = complete || (all && tell(&commands, Command::Complete)?);
+                Ok::<bool, Ended>(all && complete)
+            };
+            match followed.await {
+                Ok(all) => missing = !all,
+                Err(Ended) => return,
             }
         }
         tokio::select! {
@@ -103,32 +109,44 @@ async fn feed(
     }
 }
 
-/// Whether every container could be told.
+/// The thread has ended, which it never does.
+struct Ended;
+
+/// Whether the thread could be told: not while too much waits.
+fn tell(commands: &SyncSender<Command>, command: Command) -> Result<bool, Ended> {
+    match commands.try_send(command) {
+        Ok(()) => Ok(true),
+        Err(TrySendError::Full(_)) => Ok(false),
+        Err(TrySendError::Disconnected(_)) => Err(Ended),
+    }
+}
+
+/// Whether everything could be told; what could not is told the next time.
 async fn follow(
     engine: &Arc<dyn Engine>,
     newest: &[Observed],
     known: &mut HashMap<String, Known>,
-    commands: &Sender<Command>,
-) -> bool {
+    commands: &SyncSender<Command>,
+) -> Result<bool, Ended> {
     let mut all = true;
     for observed in newest {
         let handle = observed.handle.clone();
         let state = State::of(observed);
         let State { run, running } = state;
-        let has_path = match known.get(&handle) {
+        let (command, has_path) = match known.get(&handle) {
             Some(known) if known.state == state => continue,
-            Some(Known { has_path: true, .. }) => {
-                let _ = commands.send(Command::Run {
+            Some(Known { has_path: true, .. }) => (
+                Command::Run {
                     handle: handle.clone(),
                     run,
                     running,
-                });
-                true
-            }
+                },
+                true,
+            ),
             _ => match engine.log_file(&handle).await {
                 Ok(path) => {
                     let has_path = path.is_some();
-                    let _ = commands.send(Command::Add(Container {
+                    let add = Command::Add(Container {
                         handle: handle.clone(),
                         replica: observed.replica_id,
                         instance: observed.instance_id,
@@ -136,8 +154,8 @@ async fn follow(
                         path,
                         run,
                         running,
-                    }));
-                    has_path
+                    });
+                    (add, has_path)
                 }
                 Err(error) => {
                     tracing::warn!(
@@ -149,7 +167,11 @@ async fn follow(
                 }
             },
         };
-        known.insert(handle, Known { state, has_path });
+        if tell(commands, command)? {
+            known.insert(handle, Known { state, has_path });
+        } else {
+            all = false;
+        }
     }
     let there: HashSet<&str> = newest.iter().map(|observed| observed.handle.as_str()).collect();
     let gone: Vec<String> = known
@@ -158,8 +180,14 @@ async fn follow(
         .cloned()
         .collect();
     for handle in gone {
-        known.remove(&handle);
-        let _ = commands.send(Command::Gone { handle });
+        let gone = Command::Gone {
+            handle: handle.clone(),
+        };
+        if tell(commands, gone)? {
+            known.remove(&handle);
+        } else {
+            all = false;
+        }
     }
-    all
+    Ok(all)
 }

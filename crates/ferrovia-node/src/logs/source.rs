@@ -79,7 +79,6 @@ pub struct Source {
     path: PathBuf,
     file: Option<File>,
     cursor: Cursor,
-    buffer: Vec<u8>,
 }
 
 impl Source {
@@ -89,7 +88,6 @@ impl Source {
             path,
             file: None,
             cursor: cursor.unwrap_or_default(),
-            buffer: Vec::new(),
         }
     }
 
@@ -105,11 +103,12 @@ impl Source {
         longer || inode(&self.path).is_some_and(|inode| inode != self.cursor.inode)
     }
 
-    /// Reads on, a bounded amount.
+    /// Reads on, a bounded amount. `buffer` is working space that all sources share: there are many of them, and most
+    /// are quiet.
     ///
     /// # Errors
     /// What the system says; the source is then made anew from the committed cursor.
-    pub fn read(&mut self) -> std::io::Result<Batch> {
+    pub fn read(&mut self, buffer: &mut Vec<u8>) -> std::io::Result<Batch> {
         let mut batch = Batch::default();
         if self.file.is_none() && !self.open(&mut batch)? {
             // There is no file yet.
@@ -118,7 +117,7 @@ impl Source {
         }
         // Asked before the file is read: nothing is written to a file after it was renamed.
         let rotated = inode(&self.path).is_some_and(|inode| inode != self.cursor.inode);
-        let consumed = self.read_chunk(&mut batch)?;
+        let consumed = self.read_chunk(buffer, &mut batch)?;
         if consumed == 0 {
             batch.moved = rotated && self.go_on()?;
             batch.at_end = !batch.moved;
@@ -133,7 +132,7 @@ impl Source {
         }
     }
 
-    fn read_chunk(&mut self, batch: &mut Batch) -> std::io::Result<usize> {
+    fn read_chunk(&mut self, buffer: &mut Vec<u8>, batch: &mut Batch) -> std::io::Result<usize> {
         let Some(file) = &self.file else { return Ok(0) };
         if file.metadata()?.len() < self.cursor.offset {
             // Emptied in place: with a single file Docker does so instead of renaming.
@@ -143,9 +142,9 @@ impl Source {
         }
         let mut want = CHUNK_BYTES;
         let whole = loop {
-            self.buffer.resize(want, 0);
-            let length = read_full_at(file, &mut self.buffer, self.cursor.offset)?;
-            let whole = self.buffer[..length]
+            buffer.resize(want, 0);
+            let length = read_full_at(file, buffer, self.cursor.offset)?;
+            let whole = buffer[..length]
                 .iter()
                 .rposition(|byte| *byte == b'\n')
                 .map_or(0, |end| end + 1);
@@ -161,15 +160,13 @@ impl Source {
         if self.cursor.head.1 < HEAD_BYTES && whole > 0 {
             self.cursor.head = head(file, HEAD_BYTES)?;
         }
-        let buffer = std::mem::take(&mut self.buffer);
         for line in buffer[..whole].split_inclusive(|byte| *byte == b'\n') {
             if let Some(entry) = entry::parse(line) {
                 self.take(entry, batch);
             }
         }
-        self.buffer = buffer;
-        self.buffer.truncate(0);
-        self.buffer.shrink_to(CHUNK_BYTES);
+        buffer.truncate(CHUNK_BYTES);
+        buffer.shrink_to(CHUNK_BYTES);
         self.cursor.offset += whole as u64;
         Ok(whole)
     }

@@ -75,6 +75,8 @@ pub struct Keeper {
     /// Number of the newest look, and at which one an instance was looked at last.
     look_number: u64,
     looked: HashMap<InstanceId, u64>,
+    /// Whether the engine did not answer last time: told once.
+    away: bool,
 }
 
 struct Look {
@@ -101,6 +103,7 @@ impl Keeper {
             looking: HashSet::new(),
             look_number: 0,
             looked: HashMap::new(),
+            away: false,
         }
     }
 
@@ -197,9 +200,16 @@ impl Keeper {
             None => self.looking_at_all = false,
         }
         let found = match look.found {
-            Ok(found) => found,
+            Ok(found) => {
+                if std::mem::take(&mut self.away) {
+                    tracing::info!("the replicas can be seen again");
+                }
+                found
+            }
             Err(error) => {
-                tracing::warn!("the replicas cannot be seen: {error}");
+                if !std::mem::replace(&mut self.away, true) {
+                    tracing::warn!("the replicas cannot be seen, which is tried again: {error}");
+                }
                 match look.scope {
                     Some(instance) => drop(self.due.insert(instance)),
                     None => self.all_due = true,
@@ -404,9 +414,11 @@ impl Keeper {
 
 /// Hands on the engine's hints; `None` for "anything may have changed". Ends with its receiver.
 async fn events(engine: Arc<dyn Engine>, hints: mpsc::Sender<Option<InstanceId>>) {
+    let mut away = false;
     loop {
         match engine.events().await {
             Ok(mut stream) => {
+                away = false;
                 // What happened before the stream began is unknown.
                 if hints.send(None).await.is_err() {
                     return;
@@ -425,7 +437,11 @@ async fn events(engine: Arc<dyn Engine>, hints: mpsc::Sender<Option<InstanceId>>
                     }
                 }
             }
-            Err(error) => tracing::warn!("the engine's events cannot be followed: {error}"),
+            Err(error) => {
+                if !std::mem::replace(&mut away, true) {
+                    tracing::warn!("the engine's events cannot be followed, which is tried again: {error}");
+                }
+            }
         }
         if hints.is_closed() {
             return;

@@ -47,10 +47,10 @@ async fn twenty_idle_replicas() {
     let (began, cpu) = (Instant::now(), node.cpu_time());
     tokio::time::sleep(MEASURED).await;
     let (took, cpu) = (began.elapsed(), node.cpu_time() - cpu);
-    let memory = node.memory_kib();
+    let (memory, anonymous) = node.memory_kib();
     let millis = cpu.as_micros() / took.as_millis();
     println!(
-        "{REPLICAS} idle replicas: {memory} KiB, {cpu:?} of CPU in {took:?} ({millis} thousandths of a core)"
+        "{REPLICAS} idle replicas: {memory} KiB ({anonymous} not of files), {cpu:?} of CPU in {took:?} ({millis} thousandths of a core)"
     );
     assert!(memory <= MAX_MEMORY_KIB && millis <= MAX_CPU_MILLIS);
 }

@@ -274,3 +274,29 @@ async fn what_answers_no_more_is_unhealthy_and_healthy_again() {
     node.see("healthy", replica.replica_id, |seen| seen.health.is_healthy())
         .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn figures_are_told_to_who_asks() {
+    let replica = replica(A, 1);
+    let Bench { rig, node, .. } = bench(&[NodeRow::Member(replica.clone())]).await;
+    rig.create_replica("a", &replica, SERVE, "no");
+    rig.start("a");
+    let healthy = node
+        .see("healthy", replica.replica_id, |seen| seen.health.is_healthy())
+        .await;
+    let figures = node.figures();
+    let seen = wait_for("figures", SOON, async || {
+        figures.borrow().get(&replica.replica_id).copied()
+    })
+    .await;
+    assert_eq!(seen.started_at_ms, healthy.started_at_ms);
+    assert!(
+        seen.memory_bytes > 0 && seen.cpu_nanos > 0 && seen.pids >= 1,
+        "{seen:?}"
+    );
+    rig.docker("stop", "a", &["-t", "1"]);
+    wait_for("none of what is down", SOON, async || {
+        figures.borrow().is_empty().then_some(())
+    })
+    .await;
+}

@@ -15,11 +15,12 @@ use ferrovia_engine::docker::{DockerEngine, Options as DockerOptions};
 use ferrovia_log::{Limits, Reader, place};
 use ferrovia_node::{Network, Options, run};
 use ferrovia_table::Peers;
-use ferrovia_table::observe::{Observer, ObserverHandle};
+use ferrovia_table::observe::{AllFigures, Observer, ObserverHandle};
 use ferrovia_testkit::wait_for;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::place::Place;
@@ -181,16 +182,31 @@ impl Node {
         .await
     }
 
+    /// Asks for figures, until the test ends.
+    pub fn figures(&self) -> watch::Receiver<AllFigures> {
+        let socket = self.directory.path().join("node.sock");
+        let (mut observer, handle) = Observer::new(socket, Peers::same_user());
+        let figures = observer.with_figures();
+        tokio::spawn(async move {
+            let _handle = handle;
+            observer.run().await;
+        });
+        figures
+    }
+
     pub fn log(&self, instance: InstanceId) -> Reader {
         Reader::new(place::of_instance(&self.directory.path().join("logs"), instance))
     }
 
-    /// Its proportional share of memory, in KiB.
-    pub fn memory_kib(&self) -> u64 {
+    /// Its proportional share of memory, in KiB: all of it, and what is not a mapped file.
+    pub fn memory_kib(&self) -> (u64, u64) {
         let path = format!("/proc/{}/smaps_rollup", self.process.id());
         let rollup = std::fs::read_to_string(path).unwrap();
-        let line = rollup.lines().find(|line| line.starts_with("Pss:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+        let find = |name: &str| {
+            let line = rollup.lines().find(|line| line.starts_with(name)).unwrap();
+            line.split_whitespace().nth(1).unwrap().parse().unwrap()
+        };
+        (find("Pss:"), find("Pss_Anon:"))
     }
 
     /// CPU time of all its threads so far.
