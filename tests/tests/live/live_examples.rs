@@ -72,13 +72,7 @@ async fn every_example_comes_up_and_is_cached() {
 async fn one(platform: &Platform, example: &Example) {
     let name = &example.directory;
     let app = App::example(name).unwrap();
-    let mut flags = Vec::new();
-    for (flag, value) in [("--port", &example.port), ("--health-path", &example.health_path)] {
-        if let Some(value) = value {
-            flags.extend([flag, value.as_str()]);
-        }
-    }
-    let first = platform.up(&app, &flags).unwrap();
+    let first = platform.up(&app, &[]).unwrap();
     assert_eq!(
         first["outcome"],
         "succeeded",
@@ -104,7 +98,15 @@ async fn one(platform: &Platform, example: &Example) {
         logged(platform, &app, line).await;
     }
 
-    let second = platform.up(&app, &flags).unwrap();
+    if example.port.as_deref() == Some("none") {
+        assert!(first["url"].is_null(), "{name}: {first}");
+    }
+    if let Some(path) = &example.health_path {
+        let change = serde_json::json!({ "health_path": path });
+        platform.settings(name, name, &change).await.unwrap();
+    }
+
+    let second = platform.up(&app, &[]).unwrap();
     assert_eq!(second["outcome"], "succeeded", "{name}: {second}");
     assert_eq!(
         second["image"], first["image"],
@@ -122,7 +124,7 @@ async fn one(platform: &Platform, example: &Example) {
 
     let edit = &example.edit;
     app.replace(&edit.file, &edit.find, &edit.replace).unwrap();
-    let third = platform.up(&app, &flags).unwrap();
+    let third = platform.up(&app, &[]).unwrap();
     assert_eq!(
         third["outcome"],
         "succeeded",
