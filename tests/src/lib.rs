@@ -5,6 +5,7 @@
 //! failure, never a skipped test.
 
 pub mod app;
+pub mod dockerd;
 pub mod http;
 pub mod load;
 pub mod platform;

@@ -12,6 +12,8 @@ use crate::http;
 use crate::wait::wait_for;
 use crate::{Failure, app};
 
+/// The machine's Docker Engine.
+const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 /// How long a platform may take to become ready, in seconds.
 const READY_S: u64 = 60;
 
@@ -28,6 +30,7 @@ pub enum Engine {
 #[derive(Debug)]
 pub struct Platform {
     dir: TempDir,
+    docker: PathBuf,
     serve: Option<Child>,
     arguments: Vec<String>,
     /// Where the edge listens.
@@ -46,6 +49,14 @@ impl Platform {
     /// # Errors
     /// When a binary is missing or the platform does not become ready.
     pub async fn start(engine: Engine) -> Result<Self, Failure> {
+        Self::start_on(engine, Path::new(DOCKER_SOCKET)).await
+    }
+
+    /// As [`Platform::start`], with the Docker Engine behind this socket.
+    ///
+    /// # Errors
+    /// As [`Platform::start`].
+    pub async fn start_on(engine: Engine, docker: &Path) -> Result<Self, Failure> {
         let dir = tempfile::Builder::new()
             .prefix("fv")
             .rand_bytes(4)
@@ -65,6 +76,7 @@ impl Platform {
             format!("--http-listen={http}"),
             format!("--api-listen={api}"),
             format!("--registry-listen={registry}"),
+            format!("--docker-host=unix://{}", docker.display()),
             format!(
                 "--engine={}",
                 if engine == Engine::Docker {
@@ -85,6 +97,7 @@ impl Platform {
         }
         let mut platform = Self {
             dir,
+            docker: docker.to_owned(),
             serve: None,
             arguments,
             http,
@@ -289,6 +302,13 @@ impl Platform {
         text
     }
 
+    /// Docker's command line for the engine that this platform stands on.
+    pub fn docker(&self) -> Command {
+        let mut command = Command::new("docker");
+        command.env("DOCKER_HOST", format!("unix://{}", self.docker.display()));
+        command
+    }
+
     /// Takes containers and networks of this installation away: the next platform has another identity.
     fn clear_engine(&self) -> Result<(), Failure> {
         let Ok(id) = std::fs::read_to_string(self.data_dir().join("installation-id")) else {
@@ -302,16 +322,10 @@ impl Platform {
             ),
             (&["network", "ls", "--quiet"], &["network", "rm"]),
         ] {
-            let listed = Command::new("docker")
-                .args(list)
-                .args(["--filter", &filter])
-                .output()?;
+            let listed = self.docker().args(list).args(["--filter", &filter]).output()?;
             let ids = String::from_utf8(listed.stdout)?;
             if !ids.trim().is_empty() {
-                Command::new("docker")
-                    .args(remove)
-                    .args(ids.split_whitespace())
-                    .output()?;
+                self.docker().args(remove).args(ids.split_whitespace()).output()?;
             }
         }
         Ok(())

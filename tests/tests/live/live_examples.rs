@@ -160,7 +160,9 @@ async fn one(platform: &Platform, example: &Example) {
 }
 
 fn build_log(platform: &Platform, app: &App) -> String {
-    let output = platform.run(app.path(), &["logs", "--build", "-n", "10000"]).unwrap();
+    let output = platform
+        .run(app.path(), &["logs", "--build", "-n", "10000"])
+        .unwrap();
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 

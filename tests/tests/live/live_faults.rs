@@ -6,10 +6,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use ferrovia_tests::app::App;
+use ferrovia_tests::dockerd::Dockerd;
 use ferrovia_tests::http;
 use ferrovia_tests::load::Load;
 use ferrovia_tests::platform::{Engine, Platform};
 use ferrovia_tests::wait::wait_for;
+use rustix::process::Signal;
 
 /// Moments after the start of a deployment at which a process is killed, in milliseconds: upload, build, start,
 /// tables, drain.
@@ -147,6 +149,65 @@ async fn applications_do_not_need_the_control_plane() {
     app.version("v2", "works").unwrap();
     let second = platform.up(&app, &["--project", "home"]).unwrap();
     assert_eq!(second["outcome"], "succeeded", "{second}");
+}
+
+/// The engine is ended, killed and started again: requests, names, logs and deploys do not notice for long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_of_the_engine_stops_nothing() {
+    let mut dockerd = Dockerd::start().await.unwrap();
+    let platform = Platform::start_on(Engine::Docker, &dockerd.socket())
+        .await
+        .unwrap();
+    let (app, peer) = (App::target("web").unwrap(), App::target("peer").unwrap());
+    app.version("v1", "works").unwrap();
+    let first = platform.up(&app, &["--project", "home"]).unwrap();
+    assert_eq!(first["outcome"], "succeeded", "{first}");
+    platform.up(&peer, &["--project", "home"]).unwrap();
+    let host = Platform::host(&first).unwrap();
+
+    let load = Load::start(platform.http, &host);
+    for (number, signal) in [(2, Signal::TERM), (3, Signal::KILL)] {
+        dockerd.end(signal).unwrap();
+        let path = format!("/log?lines=200&tag=away{number}");
+        let lines = http::get(platform.http, &host, &path);
+        assert_eq!(lines.await.unwrap().body, "200");
+        let connected = http::get(platform.http, &host, "/connect?host=peer&port=8080");
+        assert_eq!(connected.await.unwrap().body, "connected");
+        // A deployment that begins without an engine waits for it.
+        let version = format!("v{number}");
+        app.version(&version, "works").unwrap();
+        platform
+            .json(
+                app.path(),
+                &["up", "--detach", "--project", "home", "--service", "web"],
+            )
+            .unwrap();
+        dockerd.start_again().await.unwrap();
+        wait_for("the new version", Duration::from_secs(MENDED_S), || async {
+            match http::get(platform.http, &host, "/").await {
+                Ok(answer) if answer.body == version => Ok(()),
+                Ok(answer) => Err(format!("{} {}", answer.status, answer.body)),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+        .await
+        .unwrap_or_else(|error| panic!("{error}\n{}", platform.logs()));
+        let output = platform
+            .run(
+                app.path(),
+                &["logs", "-n", "10000", "--project", "home", "--service", "web"],
+            )
+            .unwrap();
+        let log = String::from_utf8_lossy(&output.stdout).into_owned();
+        let count = log
+            .lines()
+            .filter(|line| line.contains(&format!("line away{number} ")))
+            .count();
+        assert_eq!(count, 200, "lines that were written without an engine");
+    }
+    let seen = load.stop().await.unwrap();
+    let (lost, failures) = seen.failures();
+    assert_eq!(lost, 0, "{}\n{}", failures.join("\n"), platform.logs());
 }
 
 /// Kills a process and, when nothing else does, starts it again.

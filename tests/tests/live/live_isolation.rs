@@ -163,7 +163,9 @@ async fn a_build_step_reaches_the_outside_and_nothing_of_ours() {
     let result = platform.up(&app, &["--port", "none"]).unwrap();
     drop(namespace);
     assert_eq!(result["outcome"], "succeeded", "{result}");
-    let log = platform.run(app.path(), &["logs", "--build", "-n", "10000"]).unwrap();
+    let log = platform
+        .run(app.path(), &["logs", "--build", "-n", "10000"])
+        .unwrap();
     let log = String::from_utf8_lossy(&log.stdout).into_owned();
     assert!(log.contains("PROBES DONE"), "{log}");
     let open: Vec<_> = log
