@@ -29,8 +29,10 @@ use serve::Shared;
 pub use zone::{Verdict, Zone};
 
 const DNS_PORT: u16 = 53;
-/// How often bridges are looked for without a hint, in milliseconds.
+/// How often bridges are looked for while one is there that cannot be served yet, in milliseconds.
 const LOOK_MS: u64 = 2_000;
+/// How often they are looked for without a hint, in milliseconds.
+const QUIET_LOOK_MS: u64 = 10_000;
 /// Longest time until a trouble that goes on is told again, as a number of looks.
 const TELL_EVERY: u32 = 150;
 
@@ -52,6 +54,7 @@ pub async fn serve(
     let mut served: BTreeMap<Ipv4Addr, JoinSet<()>> = BTreeMap::new();
     let mut troubles: BTreeMap<Ipv4Addr, u32> = BTreeMap::new();
     loop {
+        let mut pause = Duration::from_millis(QUIET_LOOK_MS);
         for (interface, gateway) in &gateways {
             if !host.has_interface(interface) {
                 served.remove(gateway);
@@ -67,8 +70,11 @@ pub async fn serve(
                     troubles.remove(gateway);
                 }
                 // The interface is there before its address.
-                Err(error) if error.kind() == std::io::ErrorKind::AddrNotAvailable => {}
+                Err(error) if error.kind() == std::io::ErrorKind::AddrNotAvailable => {
+                    pause = Duration::from_millis(LOOK_MS);
+                }
                 Err(error) => {
+                    pause = Duration::from_millis(LOOK_MS);
                     let times = troubles.entry(*gateway).or_default();
                     if times.is_multiple_of(TELL_EVERY) {
                         tracing::warn!(%interface, "names cannot be served on `{gateway}:{DNS_PORT}`: {error}");
@@ -78,9 +84,9 @@ pub async fn serve(
             }
         }
         tokio::select! {
-            () = sleep(Duration::from_millis(LOOK_MS)) => {}
+            () = sleep(pause) => {}
             changed = interfaces.changed() => if changed.is_err() {
-                sleep(Duration::from_millis(LOOK_MS)).await;
+                sleep(pause).await;
             }
         }
     }
