@@ -19,11 +19,13 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const TIMEOUT_MS: u64 = 15 * 60 * 1000;
 /// Lines of its words in the report of its failure.
 const LAST_LINES: usize = 20;
-/// What no container reads; `slim` images of Debian leave the same out.
-const LEFT_OUT: [&str; 6] = [
+/// What no container reads; `slim` images of Debian leave the same out. The directories of manual pages stay: packages
+/// with alternatives (Java) cannot be installed without them.
+const LEFT_OUT: [&str; 7] = [
     "path-exclude=/usr/share/doc/*",
     "path-include=/usr/share/doc/*/copyright",
     "path-exclude=/usr/share/man/*",
+    "path-include=/usr/share/man/man?",
     "path-exclude=/usr/share/info/*",
     "path-exclude=/usr/share/locale/*",
     "path-exclude=/usr/share/lintian/*",

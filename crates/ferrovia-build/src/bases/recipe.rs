@@ -8,7 +8,7 @@ use crate::certificates::{SECRET_ID, SECRET_PATH, VARIABLES};
 use crate::digest::Digest;
 
 /// Grows when the same recipe gives another image.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// The stage of which only a path is taken.
 pub(super) fn copy_stage(place: usize) -> String {
