@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ferrovia_core::workload::{EngineRestart, ReplicaStatus};
 use ferrovia_engine::Scope;
 
 use crate::command::Failure;
@@ -68,12 +69,23 @@ async fn stop_applications(config: &Config) -> Result<usize, Failure> {
     let Some(engine) = engine::open_existing(config)? else {
         return Ok(0);
     };
-    let replicas = engine.observe(Scope::All).await?;
+    let mut replicas = engine.observe(Scope::All).await?;
+    replicas.retain(|replica| {
+        matches!(
+            replica.status,
+            ReplicaStatus::Running | ReplicaStatus::Restarting | ReplicaStatus::Paused
+        )
+    });
     let count = replicas.len();
     stream::iter(replicas)
         .map(|replica| {
             let engine = engine.clone();
-            async move { engine.stop(&replica.handle, REPLICA_GRACE_MS).await }
+            async move {
+                // One that ended although the engine would start it again counts as given up, and stays down. These
+                // shall come back with the next `serve`.
+                engine.set_restart(&replica.handle, EngineRestart::No).await?;
+                engine.stop(&replica.handle, REPLICA_GRACE_MS).await
+            }
         })
         .buffer_unordered(STOPS_AT_ONCE)
         .try_collect::<Vec<()>>()

@@ -18,6 +18,8 @@ use rustix::process::Signal;
 const KILL_AFTER_MS: [u64; 5] = [150, 600, 1_200, 2_000, 3_000];
 /// Drain of the target, in milliseconds.
 const DRAIN_MS: u32 = 2_000;
+/// Longest time until a second start is ready; a test fails at three times it.
+const SECOND_START: Duration = Duration::from_secs(5);
 /// Longest time until everything of a fault is mended, in seconds.
 const MENDED_S: u64 = 90;
 
@@ -149,6 +151,51 @@ async fn applications_do_not_need_the_control_plane() {
     app.version("v2", "works").unwrap();
     let second = platform.up(&app, &["--project", "home"]).unwrap();
     assert_eq!(second["outcome"], "succeeded", "{second}");
+}
+
+/// `ferroviad stop` ends everything; the next start is quick and brings everything back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_stopped_comes_back() {
+    let mut platform = Platform::start(Engine::Docker).await.unwrap();
+    let app = App::target("target").unwrap();
+    app.version("v1", "works").unwrap();
+    let first = platform.up(&app, &[]).unwrap();
+    assert_eq!(first["outcome"], "succeeded", "{first}");
+    let host = Platform::host(&first).unwrap();
+
+    platform.stop().unwrap();
+    let running = platform
+        .docker()
+        .args(["ps", "--quiet", "--filter", "name=ft-target-"])
+        .output()
+        .unwrap();
+    assert!(running.stdout.is_empty(), "a replica outlived the stop");
+
+    let began = std::time::Instant::now();
+    platform.serve().await.unwrap();
+    let took = began.elapsed();
+    println!("a second start is ready after {} ms", took.as_millis());
+    assert!(took < 3 * SECOND_START, "{took:?}");
+    wait_for(
+        "the application's return",
+        Duration::from_secs(MENDED_S),
+        || async {
+            match http::get(platform.http, &host, "/").await {
+                Ok(answer) if answer.body == "v1" => Ok(()),
+                Ok(answer) => Err(format!("{} {}", answer.status, answer.body)),
+                Err(error) => Err(error.to_string()),
+            }
+        },
+    )
+    .await
+    .unwrap_or_else(|error| panic!("{error}\n{}", platform.logs()));
+    app.version("v2", "works").unwrap();
+    let second = platform.up(&app, &[]).unwrap();
+    assert_eq!(
+        (&second["outcome"], &second["number"]),
+        (&"succeeded".into(), &2.into()),
+        "{second}"
+    );
 }
 
 /// The engine is ended, killed and started again: requests, names, logs and deploys do not notice for long.

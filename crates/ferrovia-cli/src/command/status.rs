@@ -6,7 +6,7 @@ use ferrovia_api::instance::{Instance, InstanceList, State};
 
 use super::Session;
 use crate::failure::{Exit, Failure};
-use crate::printer::{Printer, span, table};
+use crate::printer::{span, table};
 
 /// What runs in the environment: what is wanted, what was seen and when.
 pub async fn status(session: &Session<'_>) -> Result<Exit, Failure> {
@@ -52,7 +52,7 @@ fn described(instances: &[Instance]) -> String {
                 .iter()
                 .filter(|replica| replica.state == State::Healthy);
             vec![
-                Printer::bold(&instance.service.name),
+                instance.service.name.clone(),
                 state(instance),
                 format!("{}/{}", healthy.count(), instance.intent.replicas),
                 instance

@@ -35,7 +35,7 @@ pub async fn follow(
 ) -> Result<Exit, Failure> {
     let mut steps = client.follow_deployment(deployment.id);
     let mut lines = client.follow_build_log(deployment.build_id, &LogQuery::default());
-    let mut lines_ended = false;
+    let (mut lines_ended, mut lines_told) = (false, false);
     let mut last = deployment;
     let mut shown = None;
     let mut said = Instant::now();
@@ -52,6 +52,7 @@ pub async fn follow(
             line = lines.next::<LogLine>(), if !lines_ended => match line {
                 Ok(Some((_, line))) => {
                     build_line(&line, printer);
+                    lines_told = true;
                     said = Instant::now();
                 }
                 Ok(None) => lines_ended = true,
@@ -80,7 +81,7 @@ pub async fn follow(
     if !lines_ended {
         remaining(&mut lines, printer).await;
     }
-    tell(&last, begun, printer);
+    tell(&last, begun, lines_told, printer);
     print_result(&last, begun, printer);
     Ok(if last.outcome == Outcome::Succeeded {
         Exit::Done
@@ -160,7 +161,7 @@ async fn remaining(lines: &mut Follow, printer: &Printer) {
 }
 
 /// The end in words, and the URL as data.
-fn tell(deployment: &Deployment, begun: Instant, printer: &Printer) {
+fn tell(deployment: &Deployment, begun: Instant, lines_told: bool, printer: &Printer) {
     for warning in &deployment.warnings {
         printer.warning(warning);
     }
@@ -183,7 +184,12 @@ fn tell(deployment: &Deployment, begun: Instant, printer: &Printer) {
         Outcome::Cancelled => printer.say(format!("v{number} was cancelled")),
         _ => {
             if let Some(error) = &deployment.error {
-                printer.error(error);
+                let mut report = error.clone();
+                if lines_told && deployment.durations_ms.deploy.is_none() {
+                    // The build's last lines were just told.
+                    report.log.clear();
+                }
+                printer.error(&report);
             }
         }
     }
