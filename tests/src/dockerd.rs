@@ -2,16 +2,17 @@
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::Failure;
-use crate::wait::wait_for;
 
 /// How long an engine may take to answer, in seconds.
-const READY_S: u64 = 60;
+const READY_S: u64 = 120;
+/// How often it is asked until it does, in milliseconds.
+const LOOK_MS: u64 = 100;
 /// The bridge of the tests' platforms.
 const BRIDGE: &str = "ft0";
 /// From it and to it.
@@ -36,7 +37,7 @@ impl Dockerd {
             .rand_bytes(4)
             .tempdir_in("/var/tmp")?;
         let process = spawn(&dir)?;
-        let dockerd = Self { dir, process };
+        let mut dockerd = Self { dir, process };
         // The machine's own engine lets nothing through that is not its own.
         for direction in DIRECTIONS {
             forward("-I", direction)?;
@@ -70,24 +71,28 @@ impl Dockerd {
         self.answers().await
     }
 
-    async fn answers(&self) -> Result<(), Failure> {
+    /// Waits for its answer. One that gives up on the containerd of one that was killed is started again, as an init
+    /// system does.
+    async fn answers(&mut self) -> Result<(), Failure> {
         let host = format!("unix://{}", self.socket().display());
-        let answered = wait_for("dockerd's answer", Duration::from_secs(READY_S), || async {
+        let deadline = Instant::now() + Duration::from_secs(READY_S);
+        loop {
             let asked = Command::new("docker")
                 .arg("version")
                 .env("DOCKER_HOST", &host)
-                .output();
-            match asked {
-                Ok(output) if output.status.success() => Ok(()),
-                Ok(output) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
-                Err(error) => Err(error.to_string()),
+                .output()?;
+            if asked.status.success() {
+                return Ok(());
             }
-        });
-        let log = self.dir.path().join("dockerd.log");
-        answered.await.map_err(|error| {
-            let log = std::fs::read_to_string(log).unwrap_or_default();
-            format!("{error}\n{log}").into()
-        })
+            if self.process.try_wait()?.is_some() {
+                self.process = spawn(&self.dir)?;
+            }
+            if Instant::now() > deadline {
+                let log = std::fs::read_to_string(self.dir.path().join("dockerd.log")).unwrap_or_default();
+                return Err(format!("dockerd does not answer\n{log}").into());
+            }
+            tokio::time::sleep(Duration::from_millis(LOOK_MS)).await;
+        }
     }
 }
 

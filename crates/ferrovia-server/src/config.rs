@@ -198,14 +198,6 @@ impl Config {
         self.flags.arguments(self)
     }
 
-    /// The environment that goes with [`Config::arguments`].
-    pub fn environment(&self) -> Vec<(&'static str, Secret)> {
-        self.database_url
-            .iter()
-            .map(|url| ("FERROVIA_DATABASE_URL", url.clone()))
-            .collect()
-    }
-
     /// A digest over everything that a process was configured with: two equal ones need no restart.
     pub fn hash(&self) -> String {
         let mut text = self.arguments().join("\u{0}");
@@ -243,7 +235,7 @@ impl Paths {
     }
     /// The socket on which `serve` hands listeners to a starting edge.
     pub fn serve_socket(&self) -> PathBuf {
-        self.edge_run().join("serve.sock")
+        self.run.join("serve.sock")
     }
     /// The API for root on this host.
     pub fn api_socket(&self) -> PathBuf {

@@ -7,6 +7,7 @@ mod builds;
 mod database;
 mod installation;
 mod registries;
+mod registry_address;
 
 use std::future::IntoFuture;
 use std::sync::Arc;
@@ -51,6 +52,7 @@ const SCHEME: &str = "http";
 pub async fn run(config: Config) -> Result<(), Failure> {
     let _lock = Lock::take(&config.paths.run, "control", &config.hash())?;
     let id = identity::ensure(&config.paths.data)?;
+    registry_address::hold(&config.paths.data, config.registry_listen).await?;
     let tables = ferrovia_table::listen(&config.paths.tables_socket())?;
     let (db, keyring) = database::open(&config).await?;
     let store = Store::open(config.paths.registry(), registry::Limits::default()).await?;

@@ -260,7 +260,7 @@ async fn deployments(
                         .as_ref()
                         .and_then(|config| image::port(config, settings.port)),
                     settings,
-                    build: standing(&row.build_outcome, report, image.is_some()),
+                    build: standing(&row.build_outcome, report),
                     image: ImageStanding::Unknown,
                     cancel_requested: row.cancel_requested,
                     deploy_started_ms: row.deploy_started_ms,
@@ -279,11 +279,12 @@ async fn deployments(
         .collect()
 }
 
-/// A build that had succeeded and whose image is gone starts over: until then it waits.
-fn standing(outcome: &str, report: Option<Report>, has_image: bool) -> BuildStanding {
+/// A build that succeeded and whose image is gone has succeeded too: whoever begins with it finds that out and has it
+/// start over.
+fn standing(outcome: &str, report: Option<Report>) -> BuildStanding {
     match outcome {
         "building" => BuildStanding::Running,
-        "succeeded" if has_image => BuildStanding::Succeeded,
+        "succeeded" => BuildStanding::Succeeded,
         "failed" => {
             BuildStanding::Failed(report.unwrap_or_else(|| Report::new("build_failed", "the build failed")))
         }

@@ -179,7 +179,7 @@ async fn a_wrong_application_is_told_what_to_do() {
     assert_eq!(result["error"]["code"], "app_crashed", "{result}");
     let text = result["error"].to_string();
     assert!(
-        text.contains("this version does not start") && text.contains('3'),
+        text.contains("this version does not start") && text.contains("exited with code 3"),
         "{text}"
     );
 }

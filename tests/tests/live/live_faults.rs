@@ -266,9 +266,10 @@ async fn kill(platform: &mut Platform, victim: &str) {
         }
         "postgres" => kill_pid(platform.postgres_pid().unwrap()),
         unit => {
-            if let Ok(pid) = platform.pid_of(unit) {
-                kill_pid(pid);
-            }
+            let pid = wait_for("the process to kill", Duration::from_secs(MENDED_S), || async {
+                platform.pid_of(unit).map_err(|error| error.to_string())
+            });
+            kill_pid(pid.await.unwrap());
         }
     }
 }

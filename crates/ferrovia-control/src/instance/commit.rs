@@ -198,7 +198,7 @@ impl Batch {
     async fn begin(&self, tx: &mut Tx, id: DeploymentId) -> Result<(), Error> {
         let facts = self.facts(id)?;
         let Some(image) = &facts.image else {
-            return Err(Error::Stale);
+            return Err(Error::ImageCondemned(id));
         };
         if !image::hold(tx, image).await? {
             return Err(Error::ImageCondemned(id));

@@ -77,6 +77,10 @@ impl UseCases {
                 }
                 VariableOwner::Instance(_, id) => {
                     if id == found.instance.id {
+                        let key = variable.key.as_str();
+                        if !variable.public && settings.build.arguments.iter().any(|name| name == key) {
+                            return Err(argument_is_secret(key));
+                        }
                         set_by_people.insert(variable.key.clone(), value.clone());
                     }
                     if let Some(name) = names.get(&id) {
@@ -142,6 +146,17 @@ fn refused(error: &ResolveError) -> Error {
         }
     };
     Error::new(&code::VARIABLE_UNRESOLVED, error.to_string()).hint(hint)
+}
+
+/// Build arguments are told to everybody: they stand in the image's history and in the build's command lines.
+fn argument_is_secret(name: &str) -> Error {
+    let text = format!("`{name}` is among the build arguments and is not marked as not secret");
+    Error::new(&code::SETTING_INVALID, text)
+        .hint(format!(
+            "mark it with `ferrovia variables set --public {name}=…`, or take it off the list: builds see variables as \
+             secret mounts"
+        ))
+        .field("settings.build.arguments")
 }
 
 #[cfg(test)]

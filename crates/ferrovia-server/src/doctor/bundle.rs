@@ -11,7 +11,7 @@ use std::path::Path;
 use ferrovia_api::system::Finding;
 
 use crate::config::Config;
-use crate::process::{Unit, build_id, spawn};
+use crate::process::{Unit, build_id, log, spawn};
 
 /// Lines of each log that go into the report.
 const LOG_LINES: usize = 200;
@@ -77,7 +77,7 @@ pub fn write(config: &Config, findings: &[Finding], path: &Path) -> io::Result<(
 
 fn tail(path: &Path) -> io::Result<String> {
     use std::io::{Read, Seek, SeekFrom};
-    let mut file = fs::File::open(path)?;
+    let mut file = log::open_own(path, fs::OpenOptions::new().read(true))?;
     let size = file.metadata()?.len();
     file.seek(SeekFrom::Start(size.saturating_sub(LOG_TAIL_BYTES)))?;
     let mut bytes = Vec::new();

@@ -7,12 +7,14 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
+
+use super::log::open_own;
 
 /// Who holds a lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,7 +113,7 @@ impl Lock {
 /// # Errors
 /// When the file system refuses.
 pub fn find_living(run_dir: &Path, name: &str) -> io::Result<Option<Living>> {
-    let mut file = match OpenOptions::new().read(true).open(path(run_dir, name)) {
+    let mut file = match open_own(&path(run_dir, name), OpenOptions::new().read(true)) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
@@ -130,8 +132,11 @@ pub fn find_living(run_dir: &Path, name: &str) -> io::Result<Option<Living>> {
         Err(rustix::io::Errno::SRCH) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    // The process may have ended and its id been given away between reading and opening.
-    let same = start_ticks(holder.pid).is_ok_and(|ticks| ticks == holder.start_ticks);
+    // The process may have ended and its id been given away between reading and opening; and who may write the file
+    // must not name a process of somebody else.
+    let owner = std::fs::metadata(format!("/proc/{}", holder.pid)).map(|process| process.uid());
+    let same = start_ticks(holder.pid).is_ok_and(|ticks| ticks == holder.start_ticks)
+        && owner.is_ok_and(|owner| file.metadata().is_ok_and(|lock| lock.uid() == owner));
     Ok((same && is_held(&file)?).then_some(Living { holder, pidfd }))
 }
 

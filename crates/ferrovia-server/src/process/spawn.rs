@@ -2,25 +2,28 @@
 
 use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::fchown;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use super::{Unit, executable};
+use super::{Unit, executable, log};
 use crate::config::Config;
+
+/// Where another process finds the address of a database elsewhere.
+const DATABASE_URL: &str = "FERROVIA_DATABASE_URL";
 
 /// Starts `ferroviad UNIT` with this configuration, as another user if one is given. It outlives its parent.
 ///
 /// # Errors
 /// When the executable cannot be started or its log cannot be opened.
 pub fn spawn(unit: Unit, config: &Config, user: Option<(u32, u32)>) -> io::Result<Child> {
-    let log = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(log_path(config, unit))?;
+    let log = log::open_own(
+        &log_path(config, unit),
+        OpenOptions::new().append(true).create(true),
+    )?;
     if let Some((uid, gid)) = user {
         // It sets the file aside by itself when it is full.
-        chown(log_path(config, unit), Some(uid), Some(gid))?;
+        fchown(&log, Some(uid), Some(gid))?;
     }
     let own = executable::path()?;
     let mut command = Command::new(&own);
@@ -36,8 +39,12 @@ pub fn spawn(unit: Unit, config: &Config, user: Option<(u32, u32)>) -> io::Resul
         .args(config.arguments());
     // A developer's context must not redirect the platform.
     command.env_remove("DOCKER_HOST");
-    for (name, value) in config.environment() {
-        command.env(name, value.expose());
+    // Only control speaks to the database; the edge runs as another user, whose processes read its environment.
+    command.env_remove(DATABASE_URL);
+    if unit == Unit::Control
+        && let Some(url) = &config.database_url
+    {
+        command.env(DATABASE_URL, url.expose());
     }
     command
         .current_dir("/")

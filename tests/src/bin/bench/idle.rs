@@ -76,7 +76,11 @@ fn family(root: u32) -> Result<Vec<u32>, Failure> {
     if name.contains("\0serve\0") {
         return Ok(all);
     }
-    let children = std::fs::read_to_string(format!("/proc/{root}/task/{root}/children")).unwrap_or_default();
+    // Any thread may have started them.
+    let children: String = std::fs::read_dir(format!("/proc/{root}/task"))?
+        .flatten()
+        .filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok())
+        .collect();
     for child in children.split_ascii_whitespace() {
         all.extend(family(child.parse()?)?);
     }
