@@ -1,4 +1,4 @@
-//! Automation of this repository, in its own language: `cargo xtask tidy | sqlx | openapi`.
+//! Automation of this repository, in its own language: `cargo xtask ci | tidy | sqlx | openapi`.
 
 mod openapi;
 mod sqlx;
@@ -7,6 +7,7 @@ mod tidy;
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask TASK\n\n  \
+    ci              everything that decides whether a change lands: `script/test`\n  \
     tidy            the direction of dependencies, the sizes of files, the map in ARCHITECTURE.md\n  \
     sqlx [--check]  writes (or compares) the metadata of the queries of ferrovia-store\n  \
     openapi [--check]  writes (or compares) the OpenAPI document";
@@ -15,6 +16,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match arguments[..] {
+        ["ci"] => ci(),
         ["tidy"] => tidy::run(),
         ["openapi"] => openapi::run(false),
         ["openapi", "--check"] => openapi::run(true),
@@ -32,4 +34,15 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn ci() -> Result<(), String> {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let status = std::process::Command::new(root.join("script/test"))
+        .status()
+        .map_err(|error| format!("`script/test` cannot be started: {error}"))?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(format!("`script/test` failed ({status})"))
 }

@@ -42,16 +42,26 @@ const ALLOWED: [(&str, &[&str]); 15] = [
 ];
 
 /// Crates of others that only one of ours may use: the one that speaks their language.
-const RESERVED: [(&str, &str); 5] = [
+const RESERVED: [(&str, &str); 4] = [
     ("sqlx", "ferrovia-store"),
-    ("bollard", "ferrovia-engine"),
     ("nftables", "ferrovia-node"),
     ("hickory-server", "ferrovia-node"),
     ("kube", "ferrovia-kubernetes"),
 ];
 
-/// Crates that may not be in the tree at all.
-const BANNED: [&str; 4] = ["openssl", "native-tls", "openssl-sys", "ring"];
+/// Crates that may not be in the tree at all: one cryptographic library, and Docker is spoken by `ferrovia-engine` itself.
+const BANNED: [&str; 7] = [
+    "openssl",
+    "native-tls",
+    "openssl-sys",
+    "ring",
+    "bollard",
+    "bollard-stubs",
+    "hyperlocal",
+];
+
+/// The name of Docker's socket, and which crates may know it: who speaks to it, and who is told where it is.
+const DOCKER_SOCKET: (&str, [&str; 2]) = ("docker.sock", ["ferrovia-engine", "ferrovia-server"]);
 
 /// Crates that the pure domain may not use: they do I/O, read the clock or draw random numbers.
 const IMPURE: [&str; 6] = ["tokio", "hyper", "reqwest", "jiff", "rand", "futures-util"];
@@ -67,6 +77,7 @@ pub fn run() -> Result<(), String> {
     let mut findings = Findings::default();
     dependencies(&metadata, &mut findings);
     sizes(root, &files, &mut findings);
+    docker_socket(root, &files, &mut findings);
     map(&metadata, root, &mut findings);
     reasons(root, &mut findings);
     findings.into_result()
@@ -149,11 +160,27 @@ fn is_compiled(metadata: &Metadata, name: &str) -> bool {
         ])
         .current_dir(&metadata.workspace_root)
         .output();
+    // Without an answer it counts as there.
     output.is_ok_and(|output| {
-        String::from_utf8_lossy(&output.stdout)
-            .lines()
-            .any(|line| line.split(' ').next() == Some(name))
+        !output.status.success()
+            || String::from_utf8_lossy(&output.stdout)
+                .lines()
+                .any(|line| line.split(' ').next() == Some(name))
     })
+}
+
+fn docker_socket(root: &Path, files: &[PathBuf], findings: &mut Findings) {
+    let (socket, owners) = DOCKER_SOCKET;
+    for file in files {
+        let mut parts = file.iter().filter_map(|part| part.to_str());
+        let (Some("crates"), Some(name), Some("src")) = (parts.next(), parts.next(), parts.next()) else {
+            continue;
+        };
+        let text = std::fs::read_to_string(root.join(file)).unwrap_or_default();
+        if !owners.contains(&name) && text.contains(socket) {
+            findings.add(format!("{}: only {owners:?} may know `{socket}`", file.display()));
+        }
+    }
 }
 
 fn sizes(root: &Path, files: &[PathBuf], findings: &mut Findings) {
@@ -188,6 +215,23 @@ fn map(metadata: &Metadata, root: &Path, findings: &mut Findings) {
             findings.add(format!(
                 "ARCHITECTURE.md does not name the crate `{}`",
                 package.name
+            ));
+        }
+    }
+    for (name, allowed) in ALLOWED {
+        let row = text
+            .lines()
+            .find(|line| line.starts_with(&format!("| `{name}` |")));
+        let told: Option<BTreeSet<&str>> = row.and_then(|row| row.split('|').nth(3)).map(|cell| {
+            cell.split(',')
+                .map(str::trim)
+                .filter(|word| !word.is_empty())
+                .collect()
+        });
+        let allowed = allowed.iter().copied().collect();
+        if told.as_ref() != Some(&allowed) {
+            findings.add(format!(
+                "ARCHITECTURE.md: `{name}` may depend on {allowed:?}, and the map says {told:?}"
             ));
         }
     }
