@@ -122,9 +122,13 @@ impl Printer {
 /// One line of data. `anstream` takes our own styles away when piped, and with them whatever looks like one: what came
 /// from an application or a user goes past it.
 fn put(mut out: impl Write, text: &str) {
-    // `ferrovia logs | head` ends the reader: nothing more is wanted of us either.
-    if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
-        std::process::exit(0);
+    if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush()) {
+        // `ferrovia logs | head` ends the reader: nothing more is wanted of us either.
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            std::process::exit(0);
+        }
+        let _ = writeln!(std::io::stderr(), "error: the output cannot be written: {error}");
+        std::process::exit(1);
     }
 }
 

@@ -408,7 +408,9 @@ impl<'a> Attempts<'a> {
                     metrics.broken.add();
                     return Err(Page::broken());
                 }
-                self.replays += 1;
+                // A new connection that breaks lost no race against being closed: once more, and not at every replica,
+                // or one request that kills a replica kills all.
+                self.replays += if number.is_some() { MAX_REPLAYS } else { 1 };
                 self.fresh = true;
                 self.tried.extend(number);
                 metrics.replayed.add();

@@ -274,10 +274,7 @@ impl Edge {
                     drained = Some(self.drain(DRAIN).await);
                 }
                 _ = wait(&mut drained) => break,
-                changed = seen.changed() => {
-                    if changed.is_err() {
-                        continue;
-                    }
+                Ok(()) = seen.changed() => {
                     let now = seen.borrow_and_update().clone();
                     if let Err(error) = self.publisher.set_seen(now).await {
                         tracing::error!("what `node` sees was not taken into use: {error}");

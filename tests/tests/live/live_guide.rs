@@ -36,7 +36,10 @@ async fn every_command_of_the_guide_works_as_printed() {
         // Where one command changed to, the next one is.
         let mut directory = home.path().to_owned();
         for step in steps(&text) {
-            let shell = format!("set -e\n{}\npwd >\"$HOME/.directory\"", step.command);
+            let shell = format!(
+                "{}\nstatus=$?\npwd >\"$HOME/.directory\"\nexit $status",
+                step.command
+            );
             let output = Command::new("bash")
                 .args(["-c", &shell])
                 .current_dir(&directory)

@@ -51,7 +51,11 @@ async fn an_application_reaches_its_environment_and_nothing_else() {
     )
     .await;
     let replica = address_of("elsewhere");
-    for address in [stable.as_str(), replica.as_str()] {
+    let stable: Ipv4Addr = stable.parse().unwrap();
+    let path = format!("/connect?host={stable}&port=8080");
+    let own = ask(&platform, &stranger_host, &path);
+    assert_eq!(own.await, "connected", "the stranger does not reach itself");
+    for address in [stable.to_string(), replica.clone()] {
         let met = ask(&platform, &host, &format!("/connect?host={address}&port=8080")).await;
         assert_ne!(met, "connected", "{address}");
     }
@@ -106,6 +110,16 @@ async fn an_application_reaches_its_environment_and_nothing_else() {
     // Rules that somebody flushed come back.
     for family in ["bridge", "ip"] {
         flush(family);
+    }
+    for family in ["bridge", "ip"] {
+        wait_for("the rules' return", Duration::from_secs(30), || async {
+            match tables(family).is_empty() {
+                true => Err(format!("no table of ours in the family `{family}`")),
+                false => Ok(()),
+            }
+        })
+        .await
+        .unwrap();
     }
     wait_for("the rules' return", Duration::from_secs(30), || async {
         match ask(&platform, &host, &format!("/connect?host={replica}&port=8080"))
@@ -223,24 +237,26 @@ fn host_addresses() -> Vec<String> {
         .collect()
 }
 
-fn flush(family: &str) {
-    let tables = Command::new("nft")
+/// The platform's tables of a family.
+fn tables(family: &str) -> Vec<String> {
+    let listed = Command::new("nft")
         .args(["list", "tables", family])
         .output()
         .unwrap();
-    let tables = String::from_utf8(tables.stdout).unwrap();
-    let ours: Vec<_> = tables
-        .lines()
-        .filter_map(|line| line.split(' ').nth(2))
-        .filter(|name| name.starts_with("ferrovia"))
-        .collect();
-    assert!(
-        !ours.is_empty(),
-        "no table of ours in the family `{family}`: {tables}"
-    );
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let names = listed.lines().filter_map(|line| line.split(' ').nth(2));
+    names
+        .filter(|name| name.starts_with("ferrovia_ft"))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn flush(family: &str) {
+    let ours = tables(family);
+    assert!(!ours.is_empty(), "no table of ours in the family `{family}`");
     for name in ours {
         let flushed = Command::new("nft")
-            .args(["delete", "table", family, name])
+            .args(["delete", "table", family, &name])
             .status()
             .unwrap();
         assert!(flushed.success());

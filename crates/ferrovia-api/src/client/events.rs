@@ -117,6 +117,8 @@ pub struct Follow {
     events: Option<Events>,
     ended: bool,
     patient: bool,
+    /// When a server that was lost is given up; kept here, since whoever asks may ask again at any moment.
+    give_up: Option<Instant>,
 }
 
 impl Follow {
@@ -129,6 +131,7 @@ impl Follow {
             events: None,
             ended: false,
             patient: false,
+            give_up: None,
         }
     }
 
@@ -148,12 +151,12 @@ impl Follow {
     }
 
     async fn next_event(&mut self) -> Result<Option<Event>, Error> {
-        let mut give_up: Option<Instant> = None;
         let mut pause_ms = FIRST_PAUSE_MS;
         while !self.ended {
             match self.try_next().await {
                 Ok(Some(event)) => {
                     self.patient = true;
+                    self.give_up = None;
                     if event.id.is_some() {
                         self.last_id.clone_from(&event.id);
                     }
@@ -166,13 +169,14 @@ impl Follow {
                 Ok(None) => {}
                 Err(error) if !self.patient || !error.is_retryable() => return Err(error),
                 Err(error) => {
-                    if give_up.is_some_and(|at| Instant::now() >= at) {
+                    if self.give_up.is_some_and(|at| Instant::now() >= at) {
                         return Err(error);
                     }
                 }
             }
             self.events = None;
-            give_up.get_or_insert_with(|| Instant::now() + self.client.patience);
+            let patience = self.client.patience;
+            self.give_up.get_or_insert_with(|| Instant::now() + patience);
             tokio::time::sleep(Duration::from_millis(pause_ms)).await;
             pause_ms = (pause_ms * 2).min(LONGEST_PAUSE_MS);
         }

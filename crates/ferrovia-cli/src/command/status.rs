@@ -25,6 +25,16 @@ pub async fn status(session: &Session<'_>) -> Result<Exit, Failure> {
             break;
         }
     }
+    if let Some(name) = &session.global.service {
+        all.items.retain(|instance| instance.service.name == *name);
+        if all.items.is_empty() {
+            let text = format!(
+                "there is no service `{name}` in {}/{}",
+                path.project, path.environment
+            );
+            return Err(Failure::new("service_not_found", text).hint("`ferrovia status` lists all of them"));
+        }
+    }
     session.printer.value(&all, |all| {
         if all.items.is_empty() {
             format!("nothing is deployed in {}/{}", path.project, path.environment)

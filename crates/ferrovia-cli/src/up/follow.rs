@@ -185,7 +185,7 @@ fn tell(deployment: &Deployment, begun: Instant, lines_told: bool, printer: &Pri
         _ => {
             if let Some(error) = &deployment.error {
                 let mut report = error.clone();
-                if lines_told && deployment.durations_ms.deploy.is_none() {
+                if lines_told && !printer.is_json() && deployment.durations_ms.deploy.is_none() {
                     // The build's last lines were just told.
                     report.log.clear();
                 }

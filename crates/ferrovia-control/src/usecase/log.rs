@@ -97,12 +97,14 @@ impl UseCases {
         let after = request.after;
         let read = tokio::task::spawn_blocking(move || {
             let reader = Reader::new(directory);
+            // Before the lines: what is written meanwhile is for the next look.
+            let end = reader.last_seq()?;
             let items = reader.read(&query)?;
             // Nothing matched: what comes later is looked for from here, and not from the beginning.
             let last = match items.last() {
                 Some(line) => Some(line.seq),
                 None if query.until_ms.is_some() => after,
-                None => Some(reader.last_seq()?).filter(|seq| *seq > 0).or(after),
+                None => Some(end).filter(|seq| *seq > 0).or(after),
             };
             Ok::<_, ferrovia_log::Error>(LogPage { items, next: last })
         });

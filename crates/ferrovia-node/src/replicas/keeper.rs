@@ -7,7 +7,7 @@ use std::time::Duration;
 use ferrovia_core::id::{InstanceId, ReplicaId};
 use ferrovia_core::settings::DEFAULT_STOP_GRACE_MS;
 use ferrovia_core::table::MemberPhase;
-use ferrovia_core::workload::{EngineRestart, Observed};
+use ferrovia_core::workload::Observed;
 use ferrovia_engine::{Engine, Scope};
 use ferrovia_table::observe::Board;
 use futures_util::StreamExt;
@@ -361,11 +361,9 @@ impl Keeper {
         tracing::info!(container = handle, "a replica is stopped for good: {why}");
         let engine = Arc::clone(&self.parts.engine);
         self.stops.spawn(async move {
-            let stopped = async {
-                engine.set_restart(&handle, EngineRestart::No).await?;
-                engine.stop(&handle, DEFAULT_STOP_GRACE_MS).await
-            };
-            if let Err(error) = stopped.await {
+            // Its restart policy stays: one that ended although the engine would start it again was stopped here, and
+            // control leaves it so.
+            if let Err(error) = engine.stop(&handle, DEFAULT_STOP_GRACE_MS).await {
                 tracing::warn!(container = handle, "a replica was not stopped: {error}");
                 sleep(Duration::from_millis(ENGINE_PAUSE_MS)).await;
             }
