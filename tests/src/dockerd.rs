@@ -106,7 +106,11 @@ impl Drop for Dockerd {
                 eprintln!("{error}");
             }
         }
-        // What a killed one has left mounted.
+        // What a killed one has left behind.
+        let _ = Command::new("ip")
+            .args(["link", "delete", BRIDGE])
+            .stderr(Stdio::null())
+            .status();
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         let own = self.dir.path().display().to_string();
         for mount in mounts.lines().rev().filter_map(|line| line.split(' ').nth(1)) {
