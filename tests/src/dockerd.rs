@@ -15,6 +15,10 @@ const READY_S: u64 = 120;
 const LOOK_MS: u64 = 100;
 /// The bridge of the tests' platforms.
 const BRIDGE: &str = "ft0";
+/// The engine's own bridge, which nothing uses: one without takes the bridge of the machine's engine away.
+const OWN_BRIDGE: &str = "ftd0";
+/// Its address.
+const OWN_ADDRESS: &str = "10.249.0.1/24";
 /// From it and to it.
 const DIRECTIONS: [&str; 2] = ["-i", "-o"];
 
@@ -36,6 +40,8 @@ impl Dockerd {
             .prefix("fvd")
             .rand_bytes(4)
             .tempdir_in("/var/tmp")?;
+        ip(&["link", "add", OWN_BRIDGE, "type", "bridge"])?;
+        ip(&["address", "add", OWN_ADDRESS, "dev", OWN_BRIDGE])?;
         let process = spawn(&dir)?;
         let mut dockerd = Self { dir, process };
         // The machine's own engine lets nothing through that is not its own.
@@ -107,16 +113,27 @@ impl Drop for Dockerd {
             }
         }
         // What a killed one has left behind.
-        let _ = Command::new("ip")
-            .args(["link", "delete", BRIDGE])
-            .stderr(Stdio::null())
-            .status();
+        for bridge in [BRIDGE, OWN_BRIDGE] {
+            // The tests' bridge is gone with the last platform's network, if all went well.
+            let _ = ip(&["link", "delete", bridge]);
+        }
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         let own = self.dir.path().display().to_string();
         for mount in mounts.lines().rev().filter_map(|line| line.split(' ').nth(1)) {
             if mount.starts_with(&own) {
                 let _ = Command::new("umount").args(["--lazy", mount]).status();
             }
+        }
+    }
+}
+
+fn ip(arguments: &[&str]) -> Result<(), Failure> {
+    let output = Command::new("ip").args(arguments).output()?;
+    match output.status.success() {
+        true => Ok(()),
+        false => {
+            let why = String::from_utf8_lossy(&output.stderr).into_owned();
+            Err(format!("ip {}: {why}", arguments.join(" ")).into())
         }
     }
 }
@@ -148,7 +165,7 @@ fn spawn(dir: &TempDir) -> Result<Child, Failure> {
     Ok(Command::new("dockerd")
         .args([
             "--live-restore",
-            "--bridge=none",
+            "--bridge=ftd0",
             "--iptables=false",
             "--ip6tables=false",
         ])

@@ -120,11 +120,11 @@ async fn a_server_that_never_answers_is_told_as_such() {
     );
     assert_eq!(
         app.connections.load(Ordering::SeqCst),
-        3,
-        "one attempt and two more"
+        2,
+        "one attempt and one more"
     );
     assert_eq!(post(&edge).await, 502);
-    assert_eq!(app.connections.load(Ordering::SeqCst), 4);
+    assert_eq!(app.connections.load(Ordering::SeqCst), 3);
 }
 
 #[tokio::test]

@@ -31,6 +31,9 @@ struct Dockerd {
 impl Dockerd {
     fn start() -> Self {
         let directory = tempfile::Builder::new().prefix("fm").tempdir().unwrap();
+        // One without a bridge takes that of the machine's engine away.
+        must("ip", &["link", "add", "fmd0", "type", "bridge"]);
+        must("ip", &["address", "add", "10.248.0.1/24", "dev", "fmd0"]);
         let process = spawn(directory.path().to_owned());
         let dockerd = Self { directory, process };
         dockerd.wait_until_it_answers();
@@ -78,7 +81,7 @@ fn spawn(directory: PathBuf) -> Child {
     Command::new("dockerd")
         .args([
             "--live-restore",
-            "--bridge=none",
+            "--bridge=fmd0",
             "--iptables=false",
             "--ip6tables=false",
         ])
@@ -108,6 +111,7 @@ impl Drop for Dockerd {
         let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
         let _ = self.process.wait();
         run("ip", &["link", "del", "fm0"]);
+        run("ip", &["link", "del", "fmd0"]);
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         let ours = self.directory.path().display().to_string();
         for line in mounts.lines().rev() {
