@@ -288,6 +288,20 @@ async fn what_happened_while_control_was_dead_is_found() {
     world.succeeded(first).await;
     world.rows.scale(&world.test.db, 2).await;
     world.settled().await;
+    // One is about to go: the other must be known to the edge, which goes on with what it has.
+    wait_for("the edge knows both", PATIENCE, async || {
+        match world.edge.route(&world.rows.host) {
+            Some(RouteTarget::Deployments { deployments }) => {
+                let named: usize = deployments
+                    .iter()
+                    .map(|deployment| deployment.replicas.len())
+                    .sum();
+                (named == 2).then_some(())
+            }
+            _ => None,
+        }
+    })
+    .await;
     world.kill().await;
     let gone = world.engine.replicas()[0].clone();
     world.engine.stop(&gone.handle, 0).await.unwrap();

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use crate::app::{self, App, OK, Refusing};
 use crate::client::{get, raw, status_of};
 use crate::control::to;
-use crate::edge::Edge;
+use crate::edge::{Edge, WORKERS};
 use crate::eventually;
 
 const HOST: &str = "a.localhost";
@@ -97,13 +97,16 @@ async fn a_server_that_closes_without_a_word_loses_no_post() {
     })
     .await;
     let edge = before(&app).await;
-    // The first ones may meet the race; the server is known after them.
-    let mut known = false;
+    // One may meet the race at each worker, which knows the server after it.
+    let mut lost = 0;
     for _ in 0..50 {
-        let status = post(&edge).await;
-        assert!(status == 200 || !known, "{status}");
-        known |= edge.status().await.counts.connects >= 3;
+        match post(&edge).await {
+            200 => {}
+            502 => lost += 1,
+            status => panic!("{status}"),
+        }
     }
+    assert!(lost <= WORKERS, "{lost}");
 }
 
 #[tokio::test]
