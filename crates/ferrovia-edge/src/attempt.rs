@@ -282,6 +282,10 @@ impl<'a> Attempts<'a> {
                 }
                 let error = error.into_error();
                 tracing::debug!(replica = %pool.replica().replica_id, reused, "{error}");
+                if reused && !self.is_replayable() {
+                    // It was used a moment ago: this server closes without a word, and may do so again.
+                    pool.distrust();
+                }
                 Err(if error.is_user() {
                     Failure::Client
                 } else if error.is_parse() {

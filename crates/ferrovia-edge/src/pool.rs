@@ -100,6 +100,11 @@ impl Pool {
         OpenGuard(Rc::clone(self))
     }
 
+    /// From now on, what cannot be sent again gets a new connection.
+    pub fn distrust(&self) {
+        self.distrusted.set(true);
+    }
+
     /// A connection that was used before; `replayable`: the request may be sent again when it turns out to be dead.
     pub async fn take(&self, replayable: bool) -> Option<Connection> {
         if !replayable && self.distrusted.get() {
@@ -177,7 +182,7 @@ impl Pool {
                 && now_ms() < since + FRESH_ENOUGH_MS
                 && let Some(pool) = pool.upgrade()
             {
-                pool.distrusted.set(true);
+                pool.distrust();
             }
         });
         Ok(Connection {

@@ -81,8 +81,9 @@ async fn one(platform: &Platform, example: &Example) {
     );
     println!("{name}: {}", first["durations_ms"]);
     let log = build_log(platform, &app);
+    let told = log.to_lowercase().replace('`', "");
     assert!(
-        log.contains(&format!("builder: {}", example.builder)),
+        told.contains(&format!("builder: {}", example.builder)),
         "{name}: {log}"
     );
     if let Some(provider) = &example.provider {
