@@ -66,7 +66,7 @@ pub struct Keeper {
     probes: HashMap<ReplicaId, (Target, AbortHandle)>,
     probing: JoinSet<()>,
     stopping: HashSet<String>,
-    stops: JoinSet<String>,
+    stops: JoinSet<(String, InstanceId)>,
     looks: JoinSet<Look>,
     due: BTreeSet<InstanceId>,
     all_due: bool,
@@ -142,8 +142,10 @@ impl Keeper {
                     Ok(()) => self.follow_rows(),
                     Err(_) => return,
                 },
-                Some(stopped) = self.stops.join_next() => if let Ok(handle) = stopped {
+                Some(stopped) = self.stops.join_next() => if let Ok((handle, instance)) = stopped {
                     self.stopping.remove(&handle);
+                    // The engine tells nothing when it stops what waits for its next run.
+                    self.due.insert(instance);
                 },
                 Some(_) = self.probing.join_next() => {}
                 _ = tick.tick() => self.tick(),
@@ -354,6 +356,7 @@ impl Keeper {
             return;
         };
         let handle = record.observed().handle.clone();
+        let instance = record.observed().instance_id;
         if !self.stopping.insert(handle.clone()) {
             return;
         }
@@ -367,7 +370,7 @@ impl Keeper {
                 tracing::warn!(container = handle, "a replica was not stopped: {error}");
                 sleep(Duration::from_millis(ENGINE_PAUSE_MS)).await;
             }
-            handle
+            (handle, instance)
         });
     }
 
