@@ -36,6 +36,8 @@ pub struct Deployment {
     pub state: State,
     /// What it waits for, while it waits.
     pub waits_for: Option<String>,
+    /// Why what it runs is not healthy, as soon as it is known and while it has not failed for it.
+    pub reason: Option<Report>,
     /// Where it answers; null for a service without a port.
     pub url: Option<String>,
     /// Digest of its image, once there is one.

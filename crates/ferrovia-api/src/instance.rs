@@ -86,8 +86,10 @@ pub struct ObservedReplica {
     pub ordinal: u32,
     /// What it does.
     pub state: State,
-    /// What the last probe met, when it is not healthy.
+    /// Why it is not healthy, as far as is known: how its last run ended, what the last probe met.
     pub why: Option<String>,
+    /// What to do about that.
+    pub hint: Option<String>,
     /// Start of its current run.
     pub started_at: Option<Timestamp>,
     /// Runs that ended since it was last healthy for a minute.

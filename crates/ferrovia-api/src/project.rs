@@ -133,8 +133,8 @@ pub struct Target {
     pub environment: Named,
     /// The service.
     pub service: Named,
-    /// The service in the environment.
-    pub instance_id: Uuid,
+    /// The service in the environment; null while it was never deployed there.
+    pub instance_id: Option<Uuid>,
     /// Which of `project`, `environment` and `service` were created just now.
     pub created: Vec<String>,
 }

@@ -188,6 +188,9 @@ pub struct Wait {
     /// Do not wait for the end
     #[arg(long)]
     pub detach: bool,
+    /// Print every line of the build, and not only a line for each step
+    #[arg(long, short)]
+    pub verbose: bool,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -11,6 +11,7 @@ pub mod dockerfile;
 pub mod error;
 pub mod host;
 pub mod id;
+pub mod image_reference;
 pub mod injected;
 pub mod intent;
 pub mod name;

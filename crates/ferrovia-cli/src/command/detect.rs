@@ -3,19 +3,16 @@
 //! Versions are those of the official base images; a server that makes its own bases may have others, and says so in
 //! its build log.
 
-use std::io::Read;
 use std::path::Path;
 
-use ferrovia_api::Report;
-use ferrovia_core::bases::{Origin, available};
-use ferrovia_core::detect::{Detection, Match, Method, Request, SourceView, detect as decide};
+use ferrovia_core::detect::{Detection, Match, Method};
 use ferrovia_core::plan::{Command, Plan, PortPlan};
-use ferrovia_core::settings::BuildSettings;
 
 use crate::failure::{Exit, Failure};
 use crate::printer::Printer;
 use crate::target::absolute;
-use crate::up::scan::{scan_told, source_of};
+use crate::up::detection::{self, wire};
+use crate::up::scan::scan_told;
 
 /// Longest shell script that is shown, in characters.
 const SHOWN_CHARS: usize = 160;
@@ -24,26 +21,7 @@ const SHOWN_CHARS: usize = 160;
 pub async fn detect(directory: &Path, printer: &Printer) -> Result<Exit, Failure> {
     let root = absolute(directory)?;
     let manifest = scan_told(&root, printer).await?.manifest;
-    let view = SourceView::load(&manifest, "", |path, most| {
-        let mut head = Vec::new();
-        let file = std::fs::File::open(source_of(&root, path))?;
-        file.take(most as u64).read_to_end(&mut head)?;
-        Ok::<_, std::io::Error>(head)
-    })
-    .map_err(|error| {
-        Failure::new(
-            "scan_failed",
-            format!("`{}` cannot be read: {error}", root.display()),
-        )
-    })?;
-    let request = Request {
-        view: &view,
-        settings: &BuildSettings::default(),
-        tools: &available(Origin::Official),
-        variables: &[],
-        allow_no_start: true,
-    };
-    match decide(&request) {
+    match detection::detect(&root, &manifest)? {
         Ok(detection) => {
             printer.value(&detection, described);
             for warning in detection.warnings {
@@ -64,21 +42,6 @@ pub async fn detect(directory: &Path, printer: &Printer) -> Result<Exit, Failure
                 told: false,
             })
         }
-    }
-}
-
-fn wire(report: ferrovia_core::error::Report) -> Report {
-    let ferrovia_core::error::Report {
-        code,
-        message,
-        hint,
-        log,
-    } = report;
-    Report {
-        code,
-        message,
-        hint,
-        log,
     }
 }
 

@@ -5,7 +5,18 @@ use ferrovia_api::instance::Instance;
 use super::Session;
 use crate::failure::{Exit, Failure};
 
+/// What was asked for, or that it has to wait for the end of a hold.
 fn done(session: &Session<'_>, instance: &Instance, what: &str) -> Result<Exit, Failure> {
+    let held = instance.intent.held;
+    let what = match what.split_once("; ") {
+        Some((what, _)) if held => format!("{what}, but not yet: it is held until `ferrovia release`"),
+        None if held => format!("{what}, but not yet: it is held until `ferrovia release`"),
+        _ => what.to_owned(),
+    };
+    told(session, instance, &what)
+}
+
+fn told(session: &Session<'_>, instance: &Instance, what: &str) -> Result<Exit, Failure> {
     let place = format!(
         "{}/{}/{}",
         instance.project.name, instance.environment.name, instance.service.name
@@ -32,13 +43,13 @@ pub async fn cancel(session: &Session<'_>) -> Result<Exit, Failure> {
 /// Sets how many copies run.
 pub async fn scale(session: &Session<'_>, replicas: u32) -> Result<Exit, Failure> {
     let instance = session.client()?.scale(&session.here()?, replicas).await?;
-    done(session, &instance, &format!("goes to {replicas} replicas"))
+    done(session, &instance, &format!("goes to {}", counted(replicas)))
 }
 
 /// Keeps the platform's hands off.
 pub async fn hold(session: &Session<'_>) -> Result<Exit, Failure> {
     let instance = session.client()?.hold(&session.here()?).await?;
-    done(
+    told(
         session,
         &instance,
         "is held: nothing changes until `ferrovia release`",
@@ -48,7 +59,7 @@ pub async fn hold(session: &Session<'_>) -> Result<Exit, Failure> {
 /// Ends a hold.
 pub async fn release(session: &Session<'_>) -> Result<Exit, Failure> {
     let instance = session.client()?.release(&session.here()?).await?;
-    done(session, &instance, "is no longer held")
+    told(session, &instance, "is no longer held")
 }
 
 /// Stops every copy.
@@ -59,4 +70,11 @@ pub async fn down(session: &Session<'_>) -> Result<Exit, Failure> {
         &instance,
         "goes down; `ferrovia redeploy` brings it back",
     )
+}
+
+fn counted(replicas: u32) -> String {
+    match replicas {
+        1 => "1 replica".to_owned(),
+        more => format!("{more} replicas"),
+    }
 }

@@ -1,5 +1,6 @@
 //! `status` and `open`.
 
+use ferrovia_api::Report;
 use ferrovia_api::client::PageQuery;
 use ferrovia_api::deployment::{Deployment, Outcome};
 use ferrovia_api::instance::{Instance, InstanceList, State};
@@ -74,11 +75,68 @@ fn described(instances: &[Instance]) -> String {
             ]
         })
         .collect();
-    table(&["service", "state", "replicas", "deployment", "url"], rows)
+    let mut text = table(&["service", "state", "replicas", "deployment", "url"], rows);
+    for line in instances.iter().flat_map(why) {
+        text.push('\n');
+        text.push_str(&line);
+    }
+    text
 }
 
-fn state(instance: &Instance) -> String {
-    let word = match instance.observed.state {
+/// What is not as it should be with a service: each replica that is not healthy, and the newest deployment when it does
+/// not run.
+fn why(instance: &Instance) -> Vec<String> {
+    let name = &instance.service.name;
+    let with_hint = |text: String, hint: Option<&String>| match hint {
+        Some(hint) => format!("{text} ({hint})"),
+        None => text,
+    };
+    let mut lines = Vec::new();
+    for replica in &instance.observed.replicas {
+        let Some(why) = &replica.why else {
+            continue;
+        };
+        let text = format!(
+            "{name} v{} replica {} is {}: {why}",
+            replica.deployment_number,
+            replica.ordinal,
+            state_word(replica.state)
+        );
+        lines.push(with_hint(text, replica.hint.as_ref()));
+    }
+    let Some(latest) = &instance.latest else {
+        return lines;
+    };
+    let of_replica = |report: &Report| {
+        let mut whys = instance
+            .observed
+            .replicas
+            .iter()
+            .filter_map(|replica| replica.why.as_ref());
+        whys.any(|why| *why == report.message)
+    };
+    let reason = latest
+        .reason
+        .as_ref()
+        .or(latest.error.as_ref())
+        .filter(|report| !of_replica(report));
+    let waits = latest
+        .waits_for
+        .as_ref()
+        .map_or(String::new(), |what| format!(" ({what})"));
+    match (latest.outcome, reason) {
+        (Outcome::Succeeded | Outcome::Cancelled | Outcome::Superseded, None) => {}
+        (_, None) => lines.push(format!("{name} {}{waits}", deployment(latest))),
+        (_, Some(report)) => lines.push(with_hint(
+            format!("{name} {}{waits}: {}", deployment(latest), report.message),
+            report.hint.as_ref(),
+        )),
+    }
+    lines
+}
+
+fn state_word(state: State) -> &'static str {
+    match state {
         State::Starting => "starting",
         State::Healthy => "healthy",
         State::Unhealthy => "unhealthy",
@@ -86,7 +144,11 @@ fn state(instance: &Instance) -> String {
         State::Sleeping => "sleeping",
         State::Stopped => "stopped",
         State::Unknown => "unknown",
-    };
+    }
+}
+
+fn state(instance: &Instance) -> String {
+    let word = state_word(instance.observed.state);
     match instance.observed.age_ms {
         Some(age_ms) => format!("{word} ({} ago)", span(age_ms)),
         None => word.to_owned(),

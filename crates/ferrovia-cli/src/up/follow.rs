@@ -2,12 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use ferrovia_api::Report;
 use ferrovia_api::client::{Client, Follow, InstancePath, LogQuery};
 use ferrovia_api::deployment::{Deployment, Durations, Outcome, ResultLine};
 use ferrovia_api::instance::State;
 use ferrovia_api::log::LogLine;
 use serde_json::json;
 
+use super::steps::Steps;
 use crate::failure::{Exit, Failure};
 use crate::printer::{Printer, span};
 
@@ -16,6 +18,9 @@ const LAST_LINES_MS: u64 = 2_000;
 
 /// After this long without a word it is said that it still goes on, in milliseconds.
 const SILENCE_MS: u64 = 10_000;
+
+/// Code of the warning that nothing runs because nothing is wanted.
+const SCALED_TO_ZERO: &str = "scaled_to_zero";
 
 /// How to see a deployment again.
 pub fn come_back(deployment: &Deployment) -> String {
@@ -31,18 +36,21 @@ pub async fn follow(
     client: &Client,
     deployment: Deployment,
     begun: Instant,
+    verbose: bool,
     printer: &Printer,
 ) -> Result<Exit, Failure> {
     let mut steps = client.follow_deployment(deployment.id);
     let mut lines = client.follow_build_log(deployment.build_id, &LogQuery::default());
-    let (mut lines_ended, mut lines_told) = (false, false);
+    let mut lines_ended = false;
+    let mut told = Told {
+        steps: Steps::new(verbose),
+        shown: None,
+        reasons: Vec::new(),
+    };
     let mut last = deployment;
-    let mut shown = None;
     let mut said = Instant::now();
     loop {
-        if shown != Some((last.outcome, last.waits_for.clone())) {
-            shown = Some((last.outcome, last.waits_for.clone()));
-            step(&last, printer);
+        if told.step(&last, printer) {
             said = Instant::now();
         }
         if is_final(last.outcome) {
@@ -51,9 +59,9 @@ pub async fn follow(
         tokio::select! {
             line = lines.next::<LogLine>(), if !lines_ended => match line {
                 Ok(Some((_, line))) => {
-                    build_line(&line, printer);
-                    lines_told = true;
-                    said = Instant::now();
+                    if told.build_line(&line, printer) {
+                        said = Instant::now();
+                    }
                 }
                 Ok(None) => lines_ended = true,
                 Err(error) => {
@@ -68,7 +76,8 @@ pub async fn follow(
             },
             () = tokio::time::sleep_until((said + Duration::from_millis(SILENCE_MS)).into()) => {
                 let whole = span(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
-                printer.murmur(format!("v{} {} after {whole}", last.number, word(last.outcome)));
+                let at = told.steps.current().map_or(String::new(), |step| format!(": {step}"));
+                printer.murmur(format!("v{} {} after {whole}{at}", last.number, word(last.outcome)));
                 said = Instant::now();
             }
             _ = tokio::signal::ctrl_c() => {
@@ -79,9 +88,10 @@ pub async fn follow(
         }
     }
     if !lines_ended {
-        remaining(&mut lines, printer).await;
+        remaining(&mut lines, &mut told, printer).await;
     }
-    tell(&last, begun, lines_told, printer);
+    told.build_ended(&last, printer);
+    tell(&last, begun, &told, printer);
     print_result(&last, begun, printer);
     Ok(if last.outcome == Outcome::Succeeded {
         Exit::Done
@@ -121,39 +131,96 @@ fn word<T: serde::Serialize>(value: T) -> String {
         .unwrap_or_default()
 }
 
-fn step(deployment: &Deployment, printer: &Printer) {
-    let outcome = word(deployment.outcome);
-    if printer.is_json() {
-        let (number, waits_for) = (deployment.number, &deployment.waits_for);
-        printer.json(&json!({
-            "event": "progress", "deployment_id": deployment.id, "number": number, "outcome": outcome,
-            "waits_for": waits_for,
-        }));
+/// Most reasons that are remembered, so that none is told twice.
+const MAX_REASONS: usize = 100;
+
+/// What was told of a deployment.
+struct Told {
+    steps: Steps,
+    shown: Option<(Outcome, Option<String>, Option<Report>)>,
+    reasons: Vec<String>,
+}
+
+impl Told {
+    /// Tells how far it is and why it is not healthy, when that is news.
+    fn step(&mut self, deployment: &Deployment, printer: &Printer) -> bool {
+        let now = (
+            deployment.outcome,
+            deployment.waits_for.clone(),
+            deployment.reason.clone(),
+        );
+        if self.shown.as_ref() == Some(&now) {
+            return false;
+        }
+        let before = self.shown.replace(now);
+        let outcome = word(deployment.outcome);
+        if printer.is_json() {
+            let (number, waits_for) = (deployment.number, &deployment.waits_for);
+            printer.json(&json!({
+                "event": "progress", "deployment_id": deployment.id, "number": number, "outcome": outcome,
+                "waits_for": waits_for, "reason": deployment.reason,
+            }));
+        }
+        if is_final(deployment.outcome) {
+            return false;
+        }
+        let moved = before.is_none_or(|(outcome, waits_for, _)| {
+            (outcome, &waits_for) != (deployment.outcome, &deployment.waits_for)
+        });
+        if moved {
+            let waits = deployment
+                .waits_for
+                .as_ref()
+                .map_or(String::new(), |what| format!(" ({what})"));
+            printer.say(format!("v{} {outcome}{waits}", deployment.number));
+        }
+        let new = self.reason(deployment, printer);
+        moved || new
     }
-    if is_final(deployment.outcome) {
-        return;
+
+    fn reason(&mut self, deployment: &Deployment, printer: &Printer) -> bool {
+        let Some(reason) = &deployment.reason else {
+            return false;
+        };
+        if self.reasons.len() >= MAX_REASONS || self.reasons.contains(&reason.message) {
+            return false;
+        }
+        self.reasons.push(reason.message.clone());
+        printer.say(not_yet(deployment.number, reason));
+        true
     }
-    let waits = deployment
-        .waits_for
+
+    fn build_line(&mut self, line: &LogLine, printer: &Printer) -> bool {
+        if printer.is_json() {
+            printer.json(&json!({ "event": "log", "at": line.at, "step": line.source, "text": line.text }));
+            return true;
+        }
+        let told = self.steps.take(line);
+        told.iter().for_each(|text| printer.murmur(text));
+        !told.is_empty()
+    }
+
+    fn build_ended(&mut self, deployment: &Deployment, printer: &Printer) {
+        let failed = deployment.outcome == Outcome::Failed && deployment.durations_ms.deploy.is_none();
+        for text in self.steps.end(failed) {
+            printer.murmur(text);
+        }
+    }
+}
+
+/// Why a deployment that goes on is not there yet.
+pub fn not_yet(number: u32, reason: &Report) -> String {
+    let hint = reason
+        .hint
         .as_ref()
-        .map_or(String::new(), |what| format!(" ({what})"));
-    printer.say(format!("v{} {outcome}{waits}", deployment.number));
+        .map_or(String::new(), |hint| format!(" ({hint})"));
+    format!("v{number} is not healthy yet: {}{hint}", reason.message)
 }
 
-fn build_line(line: &LogLine, printer: &Printer) {
-    if printer.is_json() {
-        printer.json(&json!({ "event": "log", "at": line.at, "step": line.source, "text": line.text }));
-    } else if line.source.is_empty() {
-        printer.murmur(format!("  {}", line.text));
-    } else {
-        printer.murmur(format!("  {} | {}", line.source, line.text));
-    }
-}
-
-async fn remaining(lines: &mut Follow, printer: &Printer) {
+async fn remaining(lines: &mut Follow, told: &mut Told, printer: &Printer) {
     let all = async {
         while let Ok(Some((_, line))) = lines.next::<LogLine>().await {
-            build_line(&line, printer);
+            told.build_line(&line, printer);
         }
     };
     // Lines that do not come in time are read with `ferrovia logs --build`.
@@ -161,21 +228,32 @@ async fn remaining(lines: &mut Follow, printer: &Printer) {
 }
 
 /// The end in words, and the URL as data.
-fn tell(deployment: &Deployment, begun: Instant, lines_told: bool, printer: &Printer) {
+fn tell(deployment: &Deployment, begun: Instant, told: &Told, printer: &Printer) {
     for warning in &deployment.warnings {
         printer.warning(warning);
     }
     let number = deployment.number;
     match deployment.outcome {
         Outcome::Succeeded => {
-            let Durations { build, deploy, .. } = deployment.durations_ms;
+            let Durations {
+                queue, build, deploy, ..
+            } = deployment.durations_ms;
             let part = |name: &str, ms: Option<u64>| ms.map(|ms| format!("{name} {}", span(ms)));
-            let parts: Vec<String> = [part("build", build), part("deploy", deploy)]
+            let parts: Vec<String> = [part("queue", queue), part("build", build), part("deploy", deploy)]
                 .into_iter()
                 .flatten()
                 .collect();
             let whole = span(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
-            printer.cheer(format!("v{number} runs after {whole} ({})", parts.join(", ")));
+            let stopped = deployment
+                .warnings
+                .iter()
+                .any(|warning| warning.code == SCALED_TO_ZERO);
+            let what = if stopped {
+                "is deployed and no replica runs,"
+            } else {
+                "runs"
+            };
+            printer.cheer(format!("v{number} {what} after {whole} ({})", parts.join(", ")));
             if let Some(url) = &deployment.url {
                 printer.line(url);
             }
@@ -185,11 +263,15 @@ fn tell(deployment: &Deployment, begun: Instant, lines_told: bool, printer: &Pri
         _ => {
             if let Some(error) = &deployment.error {
                 let mut report = error.clone();
-                if lines_told && !printer.is_json() && deployment.durations_ms.deploy.is_none() {
-                    // The build's last lines were just told.
+                let of_build = deployment.durations_ms.deploy.is_none();
+                if of_build && !printer.is_json() && told.steps.told_failure() {
+                    // What the step wrote was just told.
                     report.log.clear();
                 }
                 printer.error(&report);
+                if of_build {
+                    printer.murmur("the whole log of the build: `ferrovia logs --build`");
+                }
             }
         }
     }

@@ -1,8 +1,10 @@
 //! `up`: from a directory to an answer at a URL.
 
 mod content;
+pub mod detection;
 pub mod follow;
 pub mod scan;
+mod steps;
 mod upload;
 
 use std::path::Path;
@@ -12,6 +14,7 @@ use ferrovia_api::client::{Client, InstancePath};
 use ferrovia_api::deployment::{Deployment, DeploymentSource, GitInfo, NewDeployment};
 use ferrovia_api::project::{Target, TargetRequest};
 use ferrovia_api::settings::{PortSetting, PortWord, SettingsPatch};
+use ferrovia_core::image_reference::{ReferenceError, check_reference};
 use serde_json::json;
 
 use crate::args::{Deploy, Port, Up, Wait};
@@ -28,9 +31,13 @@ pub async fn up(client: &Client, path: InstancePath, args: &Up, printer: &Printe
     let run = async {
         let directory = target::absolute(&args.directory)?;
         let shown = format!("`{}`", directory.display());
-        let target = ensure_target(client, &path, args.create, &shown, printer).await?;
+        say_target(client, &path, &shown, printer);
         let begun = Instant::now();
-        let digest = upload::upload(client, &target.project.id.to_string(), &directory, printer).await?;
+        let scan = scan::scan_told(&directory, printer).await?;
+        let check = || detection::check(&directory, &scan.manifest);
+        let target = ensure_target(client, &path, args.create, check, printer).await?;
+        let project = target.project.id.to_string();
+        let digest = upload::upload(client, &project, &directory, scan, printer).await?;
         let upload_ms = u32::try_from(begun.elapsed().as_millis()).unwrap_or(u32::MAX);
         let new = NewDeployment {
             source: DeploymentSource::Tree { digest },
@@ -53,8 +60,9 @@ pub async fn deploy(
 ) -> Result<Exit, Failure> {
     let told = Told::new(&path);
     let run = async {
-        let shown = format!("the image `{}`", args.image);
-        ensure_target(client, &path, args.create, &shown, printer).await?;
+        say_target(client, &path, &format!("the image `{}`", args.image), printer);
+        check_reference(&args.image).map_err(|error| image_invalid(&args.image, error))?;
+        ensure_target(client, &path, args.create, || Ok(()), printer).await?;
         let new = NewDeployment {
             source: DeploymentSource::Image {
                 reference: args.image.clone(),
@@ -110,10 +118,13 @@ async fn finish(
                 deployment.number,
                 follow::come_back(&deployment)
             ));
+            if let Some(reason) = &deployment.reason {
+                printer.say(follow::not_yet(deployment.number, reason));
+            }
             follow::print_result(&deployment, told.begun, printer);
             Ok(Exit::Done)
         }
-        Ok(deployment) => follow::follow(client, deployment, told.begun, printer).await,
+        Ok(deployment) => follow::follow(client, deployment, told.begun, wait.verbose, printer).await,
         Err(mut failure) => {
             if printer.is_json() {
                 follow::print_refusal(&told.path, told.begun, &failure, printer);
@@ -124,14 +135,15 @@ async fn finish(
     }
 }
 
-/// Says where it goes, and makes sure that this exists.
-async fn ensure_target(
-    client: &Client,
-    path: &InstancePath,
-    create: bool,
-    what: &str,
-    printer: &Printer,
-) -> Result<Target, Failure> {
+/// Wrong use, as the server would say it.
+fn image_invalid(image: &str, error: ReferenceError) -> Failure {
+    let mut failure = Failure::usage(format!("`{image}`: {error}")).hint(ReferenceError::HINT);
+    failure.report.code = "image_invalid".to_owned();
+    failure
+}
+
+/// Says where it goes.
+fn say_target(client: &Client, path: &InstancePath, what: &str, printer: &Printer) {
     let InstancePath {
         project,
         environment,
@@ -142,6 +154,21 @@ async fn ensure_target(
         Printer::bold(service),
         client.address()
     ));
+}
+
+/// Makes sure that what it goes to exists. `check` is asked before anything is made.
+async fn ensure_target(
+    client: &Client,
+    path: &InstancePath,
+    create: bool,
+    check: impl Fn() -> Result<(), Failure>,
+    printer: &Printer,
+) -> Result<Target, Failure> {
+    let InstancePath {
+        project,
+        environment,
+        service,
+    } = path;
     let request = |create| TargetRequest {
         project: project.clone(),
         environment: environment.clone(),
@@ -149,13 +176,19 @@ async fn ensure_target(
         create,
     };
     let target = match client.target(&request(false)).await {
-        Ok(target) => target,
+        Ok(target) => {
+            if target.instance_id.is_none() {
+                check()?;
+            }
+            target
+        }
         Err(error) if error.code().is_some_and(|code| NEW_NAME.contains(&code)) => {
             if !create && !printer.is_terminal() {
                 return Err(
                     Failure::from(error).hint("add `--create` to create what is new, or check the name")
                 );
             }
+            check()?;
             let target = client.target(&request(true)).await?;
             printer.say(format!("new: {}", described(&target)));
             target

@@ -27,31 +27,34 @@ const MAX_SCANS: u32 = 3;
 /// How often the sending of one request is tried.
 const MAX_SENDS: u32 = 3;
 
-/// Sends what a directory holds; the digest of the tree.
+/// Sends what a directory was found to hold; the digest of the tree.
 pub async fn upload(
     client: &Client,
     project: &str,
     root: &Path,
+    scan: Scan,
     printer: &Printer,
 ) -> Result<String, Failure> {
+    let mut scan = scan;
     for _ in 1..MAX_SCANS {
-        match try_upload(client, project, root, printer).await {
+        match try_upload(client, project, root, scan, printer).await {
             Err(failure) if failure.report.code == "source_changed" => {
                 printer.murmur("a file changed while it was sent; reading the directory again");
+                scan = scan_told(root, printer).await?;
             }
             result => return result,
         }
     }
-    try_upload(client, project, root, printer).await
+    try_upload(client, project, root, scan, printer).await
 }
 
 async fn try_upload(
     client: &Client,
     project: &str,
     root: &Path,
+    Scan { manifest, skipped }: Scan,
     printer: &Printer,
 ) -> Result<String, Failure> {
-    let Scan { manifest, skipped } = scan_told(root, printer).await?;
     for path in skipped {
         printer.murmur(format!("`{path}` is not sent: it is no file, link or directory"));
     }

@@ -108,6 +108,54 @@ async fn a_new_name_needs_a_word() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_deployed_creates_nothing() {
+    let server = Server::start().await;
+    let (_empty, empty) = directory("empty", &[]);
+    let (_unknown, unknown) = directory("unknown", &[("notes.txt", "nothing")]);
+    let (_wrong, wrong) = directory("wrong", &[("package.json", "{")]);
+    let up = &["up", "--create", "--json"][..];
+    let deploy = &["deploy", "--image", "no such", "--create", "--json"][..];
+    for (directory, arguments, exit, code) in [
+        (&empty, up, 2, "wrong_use"),
+        (&unknown, up, 1, "nothing_detected"),
+        (&wrong, up, 1, "manifest_invalid"),
+        (&empty, deploy, 2, "image_invalid"),
+    ] {
+        let ran = server.run(directory, arguments).await.code(exit);
+        assert_eq!(ran.lines().pop().unwrap()["error"]["code"], code);
+    }
+    let projects = server.run(&empty, &["project", "list", "--json"]).await.code(0);
+    assert_eq!(projects.json(), json!([]));
+
+    // A service and an environment that are there do not become an instance either.
+    let (_root, hello) = hello();
+    let image = ["deploy", "--image", "nginx", "--create", "--detach"];
+    server.run(&hello, &image).await.code(0);
+    let staging = ["environment", "create", "staging"];
+    server.run(&hello, &staging).await.code(0);
+    let place = [
+        "--project",
+        "hello",
+        "--service",
+        "hello",
+        "--environment",
+        "staging",
+    ];
+    for (directory, arguments) in [
+        (&empty, &["up"][..]),
+        (&unknown, &["up"]),
+        (&hello, &["deploy", "--image", "no such"]),
+        (&hello, &["link"]),
+    ] {
+        let ran = server.run(directory, &[arguments, &place].concat()).await;
+        assert_eq!(ran.code == 0, arguments == ["link"], "{ran:?}");
+        let status = ["status", "--json", "--environment", "staging"];
+        let status = server.run(&hello, &status).await.code(0);
+        assert_eq!(status.json()["items"], json!([]), "{arguments:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_failed_deployment_says_why() {
     let server = Server::start().await;
     let (_root, directory) = hello();

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use ferrovia_core::id::{BuildId, DeploymentId, DomainId};
+use ferrovia_core::image_reference::{ReferenceError, check_reference};
 use ferrovia_core::injected::GitSource;
 use ferrovia_core::outcome::Durations;
 use ferrovia_core::permission::Action;
@@ -23,14 +24,12 @@ use super::context::OpContext;
 use super::error::Error;
 use super::place::{Found, Place};
 use super::resolve::Resolved;
-use super::target::TargetRequest;
+use super::target::Target;
 use super::view::DeploymentView;
 use super::{UseCases, code, intent, settings};
 
 /// How far back a build is looked for, in deployments.
 const LOOK_BACK: u32 = 100;
-/// Longest reference to an image, in bytes.
-const MAX_REFERENCE_BYTES: usize = 512;
 
 /// A change of settings, as a function of what they are.
 pub type SettingsChange = Arc<dyn Fn(&mut Settings) + Send + Sync>;
@@ -72,31 +71,38 @@ impl UseCases {
     ) -> Result<DeploymentView, Error> {
         match &request.source {
             DeploymentSource::Tree(digest) => drop(parse_digest(digest, "source.digest")?),
-            DeploymentSource::Image(reference) => check_image(reference)?,
+            DeploymentSource::Image(reference) => check_reference(reference).map_err(|error| {
+                Error::new(&code::IMAGE_INVALID, error.to_string())
+                    .hint(ReferenceError::HINT)
+                    .field("source.reference")
+            })?,
         }
-        let target = TargetRequest {
-            place: place.clone(),
-            create: false,
-        };
-        // The key belongs to the deployment and not to this first step, which may be repeated anyway.
-        let first = OpContext {
-            repeat: None,
-            ..ctx.clone()
-        };
-        let target = self.ensure_target(&first, &target).await?;
+        let target = self.find_target(ctx, place).await?;
         if request.settings.is_some() {
             ctx.authorise(Action::Configure, Some(target.project.id))?;
         }
-        let found = Found {
-            project: target.project,
-            environment: target.environment,
-            service: target.service,
-            instance: target.instance,
-        };
-        let (cases, context) = (self.clone(), ctx.clone());
+        let (cases, context, label) = (self.clone(), ctx.clone(), target.label());
+        // One transaction: where the deployment is refused, the instance does not come to be either.
         let id: DeploymentId = self
-            .change(ctx, "deployment.create", found.label(), move |tx| {
-                Box::pin(async move { cases.insert_with_build(tx, &context, found, request).await })
+            .change(ctx, "deployment.create", label, move |tx| {
+                Box::pin(async move {
+                    let instance = cases
+                        .ensure_instance(tx, &target.service, &target.environment)
+                        .await?;
+                    let Target {
+                        project,
+                        environment,
+                        service,
+                        ..
+                    } = target;
+                    let found = Found {
+                        project,
+                        environment,
+                        service,
+                        instance,
+                    };
+                    cases.insert_with_build(tx, &context, found, request).await
+                })
             })
             .await?;
         self.get_deployment(ctx, id).await
@@ -258,97 +264,4 @@ pub(super) fn parse_digest(text: &str, field: &str) -> Result<Sha256, Error> {
         .map_err(|error: ferrovia_core::tree::ParseDigestError| {
             Error::new(&code::DIGEST_INVALID, error.to_string()).field(field)
         })
-}
-
-/// Refuses what cannot be the name of an image, before a registry is asked (distribution's reference grammar).
-fn check_image(reference: &str) -> Result<(), Error> {
-    let refuse = |why: &str| {
-        Err(Error::new(
-            &code::IMAGE_INVALID,
-            format!("this is no reference to an image: {why}"),
-        )
-        .hint("give `nginx:1.27` or `ghcr.io/owner/name@sha256:…`")
-        .field("source.reference"))
-    };
-    if reference.is_empty() || reference.len() > MAX_REFERENCE_BYTES {
-        return refuse("it is empty or too long");
-    }
-    let (rest, digest) = match reference.split_once('@') {
-        Some((rest, digest)) => (rest, Some(digest)),
-        None => (reference, None),
-    };
-    if digest.is_some_and(|digest| digest.parse::<Sha256>().is_err()) {
-        return refuse("after `@` stands a SHA-256 digest");
-    }
-    let (path, tag) = match rest.rsplit_once(':') {
-        Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
-        _ => (rest, None),
-    };
-    let word = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
-    if tag.is_some_and(|tag| {
-        tag.is_empty() || tag.len() > 128 || !tag.bytes().all(word) || tag.starts_with(['.', '-'])
-    }) {
-        return refuse("the tag has letters, digits, `_`, `.` and `-`");
-    }
-    let parts: Vec<&str> = path.split('/').collect();
-    for (n, part) in parts.iter().enumerate() {
-        let host = n == 0 && parts.len() > 1 && (part.contains(['.', ':']) || *part == "localhost");
-        let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_.-".contains(&b);
-        let in_host = |b: u8| b.is_ascii_alphanumeric() || b".-:[]".contains(&b);
-        let fits = if host {
-            part.bytes().all(in_host)
-        } else {
-            part.bytes().all(good)
-        };
-        let edges = |c: char| !c.is_ascii_alphanumeric() && c != '[' && c != ']';
-        if part.is_empty() || !fits || part.starts_with(edges) || part.ends_with(edges) {
-            return refuse("a name has lower-case letters, digits, `_`, `.`, `-` and `/`");
-        }
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn references_to_images() {
-        let digest = format!("sha256:{}", "a".repeat(64));
-        for good in [
-            "nginx",
-            "nginx:1.27-alpine",
-            "library/nginx",
-            "ghcr.io/owner/name:v1",
-            "localhost:5000/a/b",
-            "127.0.0.1:5000/a",
-            "[::1]:5000/a",
-            &format!("nginx@{digest}"),
-            &format!("ghcr.io/a/b:1@{digest}"),
-        ] {
-            assert!(check_image(good).is_ok(), "{good}");
-        }
-        for bad in [
-            "",
-            "/",
-            "a/",
-            "/a",
-            "a//b",
-            "Nginx",
-            "a b",
-            "a:",
-            "a:b:c/",
-            "a@sha256:1",
-            "a\0",
-            "-a",
-            "a:-b",
-            "ü",
-            "../a",
-            "a;rm",
-            "--flag",
-            &"a".repeat(600),
-        ] {
-            assert!(check_image(bad).is_err(), "{bad}");
-        }
-    }
 }

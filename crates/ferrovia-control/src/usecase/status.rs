@@ -1,6 +1,10 @@
 //! What is seen of an instance, put beside what is wanted.
 
-use ferrovia_core::cutover::{Replica, STATE_STALE_MS, standing};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use ferrovia_core::cutover::{Replica, STATE_STALE_MS, reason, standing};
+use ferrovia_core::error::Report;
 use ferrovia_core::id::{DeploymentId, InstanceId, ReplicaId};
 use ferrovia_core::intent::Intent;
 use ferrovia_core::name::Name;
@@ -8,7 +12,7 @@ use ferrovia_core::observation::{Health, Observation};
 use ferrovia_core::outcome::{Outcome, State};
 use ferrovia_core::permission::Action;
 use ferrovia_core::settings::START_TRIES;
-use ferrovia_store::{Conn, deployment, instance, replica, service};
+use ferrovia_store::{Conn, build, deployment, instance, replica, service};
 
 use super::context::OpContext;
 use super::error::Error;
@@ -46,8 +50,8 @@ pub struct ObservedReplica {
     pub ordinal: u32,
     /// What it does.
     pub state: State,
-    /// What the last probe met, when it is not healthy.
-    pub why: Option<String>,
+    /// Why it is not healthy, as far as is known.
+    pub reason: Option<Report>,
     /// Start of its current run, in milliseconds since 1970.
     pub started_at_ms: Option<i64>,
     /// Runs that ended since it was last healthy for a minute.
@@ -59,6 +63,14 @@ pub struct ObservedReplica {
 }
 
 impl ObservedState {
+    /// Why a deployment of the instance is not healthy: what its first replica with a reason says.
+    pub(super) fn reason_of(&self, id: DeploymentId) -> Option<Report> {
+        self.replicas
+            .iter()
+            .filter(|replica| replica.deployment_id == id)
+            .find_map(|replica| replica.reason.clone())
+    }
+
     /// The state of one deployment of the instance.
     pub(super) fn of_deployment(&self, id: DeploymentId, outcome: Outcome) -> State {
         let states: Vec<State> = self
@@ -100,13 +112,27 @@ impl UseCases {
         let whole = standing(intent, &rows, &seen, node_seen_ms, now_ms);
         let stale = now_ms.saturating_sub(node_seen_ms) > STATE_STALE_MS;
         let mut replicas = Vec::with_capacity(rows.len());
+        let mut known = HashMap::new();
         for row in &rows {
-            let deployment = deployment::get(conn, row.deployment_id).await?;
+            let (deployment, port) = match known.entry(row.deployment_id) {
+                Entry::Occupied(found) => found.into_mut(),
+                Entry::Vacant(place) => {
+                    let deployment = deployment::get(conn, row.deployment_id).await?;
+                    let build = build::get(conn, deployment.build_id).await?;
+                    let port = self.port_of(conn, &deployment, build.image.as_ref()).await?;
+                    place.insert((deployment, port))
+                }
+            };
             let last = seen
                 .iter()
                 .filter(|seen| seen.replica_id == row.id)
                 .max_by_key(|seen| seen.seen_at_ms);
-            replicas.push(observed(row, last, deployment.number, stale));
+            let mut replica = observed(row, last, deployment.number, stale);
+            if !stale && row.phase.is_alive() {
+                replica.reason =
+                    last.and_then(|seen| reason(seen, &deployment.settings, *port, row.address, now_ms));
+            }
+            replicas.push(replica);
         }
         let age_ms = whole
             .seen_at_ms
@@ -181,16 +207,16 @@ fn observed(
     deployment_number: u32,
     stale: bool,
 ) -> ObservedReplica {
-    let (state, why) = match last {
-        None => (State::Starting, None),
-        Some(_) if stale => (State::Unknown, None),
+    let state = match last {
+        None => State::Starting,
+        Some(_) if stale => State::Unknown,
         Some(seen) => match &seen.health {
-            Health::Healthy { .. } => (State::Healthy, None),
-            health if seen.crashes >= START_TRIES => (State::CrashLooping, why(health)),
-            Health::Unhealthy { .. } => (State::Unhealthy, why(&seen.health)),
-            Health::Starting { .. } => (State::Starting, why(&seen.health)),
-            Health::Down if row.phase.is_alive() => (State::Starting, None),
-            Health::Down => (State::Stopped, None),
+            Health::Healthy { .. } => State::Healthy,
+            _ if seen.crashes >= START_TRIES => State::CrashLooping,
+            Health::Unhealthy { .. } => State::Unhealthy,
+            Health::Starting { .. } => State::Starting,
+            Health::Down if row.phase.is_alive() => State::Starting,
+            Health::Down => State::Stopped,
         },
     };
     let exit = last.and_then(|seen| seen.last_exit.as_ref());
@@ -200,18 +226,10 @@ fn observed(
         deployment_number,
         ordinal: row.ordinal,
         state,
-        why,
+        reason: None,
         started_at_ms: last.and_then(|seen| seen.started_at_ms),
         crashes: last.map_or(0, |seen| seen.crashes),
         last_exit_code: exit.map(|exit| exit.code),
         out_of_memory: exit.is_some_and(|exit| exit.out_of_memory),
-    }
-}
-
-fn why(health: &Health) -> Option<String> {
-    match health {
-        Health::Starting { last } => last.clone(),
-        Health::Unhealthy { why } => Some(why.clone()),
-        Health::Down | Health::Healthy { .. } => None,
     }
 }

@@ -34,8 +34,8 @@ pub struct Target {
     pub environment: Environment,
     /// The service.
     pub service: Service,
-    /// The service in the environment.
-    pub instance: Instance,
+    /// The service in the environment; none while it was never deployed there.
+    pub instance: Option<Instance>,
     /// Which of `project`, `environment` and `service` were made.
     pub created: Vec<String>,
 }
@@ -47,15 +47,35 @@ struct Kept {
     created: Vec<String>,
 }
 
+/// Refusals that say that something is new.
+const NEW: [&str; 3] = [
+    code::PROJECT_NOT_FOUND.name,
+    code::ENVIRONMENT_NOT_FOUND.name,
+    code::SERVICE_NOT_FOUND.name,
+];
+
+impl Target {
+    /// `PROJECT/ENVIRONMENT/SERVICE`, for the audit.
+    pub(super) fn label(&self) -> String {
+        format!(
+            "{}/{}/{}",
+            self.project.name, self.environment.name, self.service.name
+        )
+    }
+}
+
 impl UseCases {
-    /// Finds where a deploy goes. A service that exists and was never in the environment gets an instance there.
+    /// Finds where a deploy goes, and makes what is missing when that is asked for; else nothing is changed.
     ///
     /// # Errors
     /// `project_not_found`, `environment_not_found` and `service_not_found` for the first that is missing, without
     /// `create`; `name_invalid`, `exhausted`.
     pub async fn ensure_target(&self, ctx: &OpContext, request: &TargetRequest) -> Result<Target, Error> {
-        if let Some(target) = self.find_target(ctx, request).await? {
-            return Ok(target);
+        match self.find_target(ctx, &request.place).await {
+            Ok(target) if target.instance.is_some() || !request.create => return Ok(target),
+            Ok(_) => {}
+            Err(error) if request.create && NEW.contains(&error.report().code.as_str()) => {}
+            Err(error) => return Err(error),
         }
         let Place {
             project,
@@ -78,39 +98,25 @@ impl UseCases {
             project,
             environment,
             service,
-            instance,
+            instance: Some(instance),
             created: kept.created,
         })
     }
 
-    /// The target when all of it is there; nothing when something is to be made.
-    async fn find_target(&self, ctx: &OpContext, request: &TargetRequest) -> Result<Option<Target>, Error> {
-        let place = &request.place;
+    /// Where a deploy goes, when all three are there.
+    pub(super) async fn find_target(&self, ctx: &OpContext, place: &Place) -> Result<Target, Error> {
         let mut conn = self.db.conn().await?;
-        let project = match find::project(&mut conn, ctx, &place.project, Action::Deploy).await {
-            Ok(project) => project,
-            Err(error) if request.create && error.report().code == code::PROJECT_NOT_FOUND.name => {
-                return Ok(None);
-            }
-            Err(error) => return Err(error),
-        };
-        if request.create {
-            let environment = find::find_environment(&mut conn, project.id, &place.environment).await?;
-            let service = find::find_service(&mut conn, project.id, &place.service).await?;
-            if environment.is_none() || service.is_none() {
-                return Ok(None);
-            }
-        }
+        let project = find::project(&mut conn, ctx, &place.project, Action::Deploy).await?;
         let environment = find::environment(&mut conn, project.id, &place.environment).await?;
         let service = find::service(&mut conn, project.id, &place.service).await?;
-        let found = instance::find_by_place(&mut conn, service.id, environment.id).await?;
-        Ok(found.map(|instance| Target {
+        let instance = instance::find_by_place(&mut conn, service.id, environment.id).await?;
+        Ok(Target {
             project,
             environment,
             service,
             instance,
             created: Vec::new(),
-        }))
+        })
     }
 
     async fn make_target(&self, tx: &mut Tx, ctx: &OpContext, place: &Place) -> Result<Kept, Error> {
@@ -145,23 +151,24 @@ impl UseCases {
                 self.insert_service(tx, project.id, name).await?
             }
         };
-        let instance = match instance::find_by_place(tx, service.id, environment.id).await? {
-            Some(instance) => instance,
-            None => self.insert_instance(tx, &service, &environment).await?,
-        };
+        let instance = self.ensure_instance(tx, &service, &environment).await?;
         Ok(Kept {
             instance_id: instance.id,
             created,
         })
     }
 
-    /// Makes an instance with its private address and its host name, both its own for good.
-    pub(super) async fn insert_instance(
+    /// The instance of a service in an environment; a new one gets its private address and its host name, both its
+    /// own for good.
+    pub(super) async fn ensure_instance(
         &self,
         tx: &mut Tx,
         service: &Service,
         environment: &Environment,
     ) -> Result<Instance, Error> {
+        if let Some(instance) = instance::find_by_place(tx, service.id, environment.id).await? {
+            return Ok(instance);
+        }
         let now_ms = self.clock.now_ms();
         let new = NewInstance {
             id: InstanceId::from_uuid(Uuid::now_v7()),

@@ -1,7 +1,9 @@
 //! What is shown of an instance, a deployment or a build: rows put together.
 
+use ferrovia_core::cutover::{ImageStanding, reason_without_replica};
 use ferrovia_core::error::Report;
 use ferrovia_core::intent::Intent;
+use ferrovia_core::name::Name;
 use ferrovia_core::outcome::{Outcome, State};
 use ferrovia_core::settings::PortSetting;
 use ferrovia_core::workload::ImageReference;
@@ -61,6 +63,8 @@ pub struct DeploymentView {
     pub state: State,
     /// What it waits for, while it waits.
     pub waits_for: Option<String>,
+    /// Why what it runs is not healthy, as soon as it is known.
+    pub reason: Option<Report>,
     /// Where it answers.
     pub url: Option<String>,
 }
@@ -89,13 +93,10 @@ impl UseCases {
         let observed = self.observe(conn, &found, &intent).await?;
         let mut notes = Vec::new();
         if intent.held {
-            notes.push(
-                Report::new(
-                    "instance_held",
-                    format!("`{}` is held: nothing changes", found.service.name),
-                )
-                .with_hint("`ferrovia release` ends it"),
-            );
+            notes.push(held(&found.service.name).with_hint(
+                "what is asked for meanwhile (a deployment, a restart, a number of replicas) is done after `ferrovia \
+                 release`",
+            ));
         }
         let latest = match newest {
             Some(newest) => Some(
@@ -144,19 +145,38 @@ impl UseCases {
         Ok(host.map(|host| self.site.address(&host).url()))
     }
 
-    /// Whether a deployment listens somewhere, as far as is known: a worker's image says that it does not.
-    async fn listens(
+    /// Where a deployment listens; nowhere for a worker, and the usual port while its image is not known.
+    pub(super) async fn port_of(
         &self,
         conn: &mut Conn,
         deployment: &Deployment,
         image: Option<&ImageReference>,
-    ) -> Result<bool, Error> {
+    ) -> Result<Option<u16>, Error> {
         let found = match image {
             Some(image) => image::find(conn, image).await?,
             None => None,
         };
-        let port = deployment.settings.port;
-        Ok(found.is_none_or(|found| image::port(&found.config, port).is_some()))
+        let config = found.map_or(serde_json::Value::Null, |found| found.config);
+        Ok(image::port(&config, deployment.settings.port))
+    }
+
+    /// Why a deployment that has not failed is not healthy.
+    fn reason(
+        &self,
+        found: &Found,
+        deployment: &Deployment,
+        image: Option<&ImageReference>,
+        observed: &ObservedState,
+    ) -> Option<Report> {
+        match deployment.outcome {
+            Outcome::Failed | Outcome::Cancelled | Outcome::Superseded => None,
+            Outcome::Queued | Outcome::Building => None,
+            Outcome::Succeeded => observed.reason_of(deployment.id),
+            Outcome::Deploying => observed.reason_of(deployment.id).or_else(|| {
+                let standing = image.map_or(ImageStanding::Unknown, |image| self.live.image(image));
+                reason_without_replica(&standing, &self.live.problems(found.instance.id))
+            }),
+        }
     }
 
     /// Everything of a deployment.
@@ -164,10 +184,13 @@ impl UseCases {
         &self,
         conn: &mut Conn,
         found: &Found,
-        deployment: Deployment,
+        mut deployment: Deployment,
         intent: &Intent,
         observed: &ObservedState,
     ) -> Result<DeploymentView, Error> {
+        if intent.replicas == 0 && intent.target == Some(deployment.id) {
+            deployment.warnings.push(scaled_to_zero(&found.service.name));
+        }
         let build = build::get(conn, deployment.build_id).await?;
         let waits_for = match deployment.outcome {
             outcome if outcome.is_final() => None,
@@ -187,10 +210,18 @@ impl UseCases {
                 .map(|waiting| waiting.as_str().to_owned()),
         };
         let state = observed.of_deployment(deployment.id, deployment.outcome);
-        let url = match self.listens(conn, &deployment, build.image.as_ref()).await? {
-            true => self.url(conn, found, deployment.settings.port).await?,
-            false => None,
+        let url = match self.port_of(conn, &deployment, build.image.as_ref()).await? {
+            Some(_) => self.url(conn, found, deployment.settings.port).await?,
+            None => None,
         };
+        let reason =
+            if intent.held && !deployment.outcome.is_final() {
+                Some(held(&found.service.name).with_hint(
+                    "the deployment waits until `ferrovia release`; `ferrovia cancel` takes it back",
+                ))
+            } else {
+                self.reason(found, &deployment, build.image.as_ref(), observed)
+            };
         Ok(DeploymentView {
             project: found.project.clone(),
             environment: found.environment.clone(),
@@ -198,8 +229,23 @@ impl UseCases {
             image: build.image.map(|image| image.digest),
             state,
             waits_for,
+            reason,
             url,
             deployment,
         })
     }
+}
+
+/// Nothing changes while somebody holds it.
+fn held(service: &Name) -> Report {
+    Report::new("instance_held", format!("`{service}` is held: nothing changes"))
+}
+
+/// It is deployed, and nothing runs: somebody wanted it so.
+fn scaled_to_zero(service: &Name) -> Report {
+    Report::new(
+        "scaled_to_zero",
+        format!("no replica of `{service}` runs: it is scaled to 0"),
+    )
+    .with_hint(format!("`ferrovia scale 1 --service {service}` starts one"))
 }

@@ -129,27 +129,39 @@ pub(super) fn not_healthy(seen: &Observation, attempt: &Attempt, address: Ipv4Ad
         .with_hint("look at its log, or raise the service's start deadline");
     };
     if let Some(last) = last.as_deref().filter(|last| was_asked(last)) {
-        return Report::new(
-            "app_unhealthy",
-            format!("the health check did not succeed within {seconds} s: {last}"),
-        )
-        .with_hint("make the health path answer below 400, or set another one");
+        return refused_health(format!(
+            "the health check did not succeed within {seconds} s: {last}"
+        ));
     }
     if seen.listens_on.is_empty() {
         let met = last.map_or_else(String::new, |last| format!(": {last}"));
-        return Report::new(
-            "app_not_listening",
-            format!("nothing listens on port {port} after {seconds} s{met}"),
-        )
-        .with_hint("listen on 0.0.0.0:$PORT; for a service without a port, set the port to `none`");
+        return not_listening(format!("nothing listens on port {port} after {seconds} s{met}"));
     }
-    let places = seen.listens_on.join(", ");
-    let hint = wrong_place(&seen.listens_on, port, address);
+    elsewhere(&seen.listens_on, port, address)
+}
+
+/// Its health path does not answer as it should.
+pub(super) fn refused_health(message: String) -> Report {
+    Report::new("app_unhealthy", message)
+        .with_hint("make the health path answer below 400, or set another one")
+}
+
+/// It listens nowhere.
+pub(super) fn not_listening(message: String) -> Report {
+    Report::new("app_not_listening", message)
+        .with_hint("listen on 0.0.0.0:$PORT; for a service without a port, set the port to `none`")
+}
+
+/// It listens somewhere else.
+pub(super) fn elsewhere(listens_on: &[String], port: u16, address: Ipv4Addr) -> Report {
     Report::new(
         "app_not_listening",
-        format!("listens on {places}; nothing answers on port {port}"),
+        format!(
+            "listens on {}; nothing answers on port {port}",
+            listens_on.join(", ")
+        ),
     )
-    .with_hint(hint)
+    .with_hint(wrong_place(listens_on, port, address))
 }
 
 /// The remedy for an application that listens somewhere else.

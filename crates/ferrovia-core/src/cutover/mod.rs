@@ -24,6 +24,7 @@ mod attempts;
 mod candidate;
 mod failure;
 mod readers;
+mod reason;
 mod replicas;
 mod retire;
 mod routes;
@@ -37,6 +38,7 @@ use crate::outcome::Outcome;
 use crate::workload::EngineRestart;
 
 pub use readers::{InFlightReport, Reader, Readers};
+pub use reason::{QUIET_START_MS, reason, reason_without_replica};
 pub use routes::{Place, TableRows, table_rows};
 pub use state::{STATE_STALE_MS, Standing, standing};
 pub use view::{Attempt, BuildStanding, ImageStanding, Phase, Problem, Replica, View};

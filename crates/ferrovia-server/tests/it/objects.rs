@@ -136,11 +136,33 @@ async fn a_target_is_made_only_when_asked_for() {
     api.post("/v1/targets", staging.clone())
         .await
         .refused(404, "environment_not_found");
-    // A service that exists comes into an environment that exists without being asked.
+    // A service that exists comes into an environment that exists with its first deployment, and not before.
     api.post("/v1/projects/shop/environments", json!({"name": "staging"}))
         .await
         .expect(201);
-    let second = api.post("/v1/targets", staging).await.expect(200);
+    let found = api.post("/v1/targets", staging).await.expect(200);
+    assert_eq!(found["instance_id"], Value::Null);
+    let there = "/v1/projects/shop/environments/staging/services/web";
+    for (body, code) in [
+        (
+            json!({"source": {"kind": "image", "reference": "no such"}}),
+            "image_invalid",
+        ),
+        (
+            json!({"source": {"kind": "image", "reference": "nginx"}, "settings": {"health_path": "x"}}),
+            "setting_invalid",
+        ),
+        (
+            json!({"source": {"kind": "tree", "digest": format!("sha256:{}", "0".repeat(64))}}),
+            "tree_not_found",
+        ),
+    ] {
+        let refused = api.post(&format!("{there}/deployments"), body).await;
+        assert_eq!(refused.json["code"], code);
+        api.get(there).await.refused(404, "instance_not_found");
+    }
+    let image = json!({"source": {"kind": "image", "reference": "nginx"}});
+    let second = api.post(&format!("{there}/deployments"), image).await.expect(202);
     assert_ne!(second["instance_id"], made["instance_id"]);
     let web = api.get(WEB).await.expect(200);
     assert_eq!(web["url"], "http://web-production.localhost:8080");

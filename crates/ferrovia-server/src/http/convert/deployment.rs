@@ -23,6 +23,7 @@ pub fn deployment(view: DeploymentView) -> api::Deployment {
         image,
         state: seen,
         waits_for,
+        reason,
         url,
     } = view;
     let Deployment {
@@ -56,6 +57,7 @@ pub fn deployment(view: DeploymentView) -> api::Deployment {
         warnings: reports(warnings),
         state: state(seen),
         waits_for,
+        reason: reason.map(report),
         url,
         image,
         git: git(source),

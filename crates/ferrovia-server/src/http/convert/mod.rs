@@ -197,7 +197,7 @@ pub fn target(target: Target) -> api::project::Target {
         project: named_project(&project),
         environment: named_environment(&environment),
         service: named_service(&service),
-        instance_id: instance.id.uuid(),
+        instance_id: instance.map(|instance| instance.id.uuid()),
         created,
     }
 }
