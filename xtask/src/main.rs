@@ -1,5 +1,6 @@
 //! Automation of this repository, in its own language: `cargo xtask ci | tidy | sqlx | openapi`.
 
+mod deny;
 mod openapi;
 mod sqlx;
 mod tidy;
@@ -8,7 +9,7 @@ use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask TASK\n\n  \
     ci              everything that decides whether a change lands: `script/test`\n  \
-    tidy            the direction of dependencies, the sizes of files, the map in ARCHITECTURE.md\n  \
+    tidy            the direction of dependencies, their licences and versions, the sizes of files, the map\n  \
     sqlx [--check]  writes (or compares) the metadata of the queries of ferrovia-store\n  \
     openapi [--check]  writes (or compares) the OpenAPI document";
 

@@ -1,4 +1,5 @@
-//! What the compiler does not check: the direction of dependencies, the sizes of files, the map and the reasons.
+//! What the compiler does not check: the direction of dependencies and what they may be, the sizes of files, the map
+//! and the reasons.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -49,17 +50,6 @@ const RESERVED: [(&str, &str); 4] = [
     ("kube", "ferrovia-kubernetes"),
 ];
 
-/// Crates that may not be in the tree at all: one cryptographic library, and Docker is spoken by `ferrovia-engine` itself.
-const BANNED: [&str; 7] = [
-    "openssl",
-    "native-tls",
-    "openssl-sys",
-    "ring",
-    "bollard",
-    "bollard-stubs",
-    "hyperlocal",
-];
-
 /// The name of Docker's socket, and which crates may know it: who speaks to it, and who is told where it is.
 const DOCKER_SOCKET: (&str, [&str; 2]) = ("docker.sock", ["ferrovia-engine", "ferrovia-server"]);
 
@@ -76,6 +66,9 @@ pub fn run() -> Result<(), String> {
     let files = tracked_files(root)?;
     let mut findings = Findings::default();
     dependencies(&metadata, &mut findings);
+    crate::deny::check(root)?
+        .into_iter()
+        .for_each(|finding| findings.add(finding));
     sizes(root, &files, &mut findings);
     docker_socket(root, &files, &mut findings);
     map(&metadata, root, &mut findings);
@@ -136,37 +129,17 @@ fn dependencies(metadata: &Metadata, findings: &mut Findings) {
         }
     }
     for package in &metadata.packages {
-        if BANNED.contains(&package.name.as_str()) && is_compiled(metadata, package.name.as_str()) {
+        if package
+            .source
+            .as_ref()
+            .is_some_and(|source| !source.is_crates_io())
+        {
             findings.add(format!(
-                "`{}` is in the tree; `cargo tree -i {}` says why",
-                package.name, package.name
+                "`{}` is not from the public registry of crates",
+                package.name
             ));
         }
     }
-}
-
-/// Whether the features in use really bring a crate in: the metadata also lists what is only possible.
-fn is_compiled(metadata: &Metadata, name: &str) -> bool {
-    let output = Command::new("cargo")
-        .args([
-            "tree",
-            "--workspace",
-            "--edges",
-            "normal,build",
-            "--prefix",
-            "none",
-            "--format",
-            "{p}",
-        ])
-        .current_dir(&metadata.workspace_root)
-        .output();
-    // Without an answer it counts as there.
-    output.is_ok_and(|output| {
-        !output.status.success()
-            || String::from_utf8_lossy(&output.stdout)
-                .lines()
-                .any(|line| line.split(' ').next() == Some(name))
-    })
 }
 
 fn docker_socket(root: &Path, files: &[PathBuf], findings: &mut Findings) {
