@@ -34,6 +34,8 @@ pub struct Build {
     pub image: Option<String>,
     /// Whether an equal image was found and nothing was built.
     pub reused: bool,
+    /// The build that made the image, when that was an earlier one: its log tells how.
+    pub made_by: Option<Uuid>,
     /// Builds that are before it in the queue, while it waits.
     pub queue_position: Option<u32>,
     /// When it was asked for.

@@ -204,9 +204,10 @@ pub struct Logs {
     /// Lines since then: `10m`, `2h`, `2026-01-31T12:00:00Z`
     #[arg(long, value_name = "TIME")]
     pub since: Option<String>,
-    /// Most lines, without `--since` the newest
-    #[arg(long, short = 'n', default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub limit: u32,
+    /// Only so many lines, the newest; without it 100, and with `--since` all since then
+    #[arg(long, short = 'n', alias = "limit", value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub lines: Option<u32>,
     /// Only lines with this text
     pub filter: Option<String>,
 }

@@ -71,17 +71,30 @@ impl Failure {
     }
 }
 
+/// The remedy when the server does not know what it is asked.
+const OTHER_VERSION: &str = "check the URL; `ferrovia` and the server may also be of different versions";
+
+/// The field of a request as people who do not see the request know it: a setting's or an object's name.
+fn shown_field(field: &str) -> Option<&str> {
+    let field = field.strip_prefix("settings.").unwrap_or(field);
+    let of_request = field.contains('[') || field.starts_with("source.") || field == "body";
+    (!of_request).then_some(field)
+}
+
 impl From<client::Error> for Failure {
     fn from(error: client::Error) -> Self {
         let message = error.to_string();
         match error {
             client::Error::Problem(problem) => {
-                let message = match &problem.field {
-                    Some(field) if !problem.detail.contains(field.as_str()) => format!("{message} (`{field}`)"),
+                let message = match problem.field.as_deref().and_then(shown_field) {
+                    Some(field) if !problem.detail.contains(field) => format!("{message} (`{field}`)"),
                     _ => message,
                 };
                 let mut failure = Self::new(&problem.code, message);
-                failure.report.hint = problem.hint;
+                failure.report.hint = match problem.code.as_str() {
+                    "route_not_found" => Some(OTHER_VERSION.to_owned()),
+                    _ => problem.hint,
+                };
                 if problem.class == ProblemClass::Invalid {
                     failure.exit = Exit::Usage;
                 }
@@ -95,7 +108,24 @@ impl From<client::Error> for Failure {
             }
             .hint("whether it was done is unknown; `ferrovia status` says what is"),
             client::Error::Unexpected { .. } => Self::new("server_unexpected", message)
-                .hint("check the URL; `ferrovia` and the server may also be of different versions"),
+                .hint(OTHER_VERSION),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_named_as_people_know_them() {
+        assert_eq!(shown_field("settings.health_path"), Some("health_path"));
+        assert_eq!(
+            shown_field("resources.memory_bytes"),
+            Some("resources.memory_bytes")
+        );
+        assert_eq!(shown_field("project"), Some("project"));
+        assert_eq!(shown_field("set[0].key"), None);
+        assert_eq!(shown_field("source.reference"), None);
     }
 }

@@ -360,6 +360,28 @@ pub async fn find_image_by_key(
     }))
 }
 
+/// The build that made an image which a later build of the same project took over, while it is remembered.
+///
+/// # Errors
+/// [`Error::Unavailable`].
+pub async fn find_maker(
+    conn: &mut Conn,
+    project: ProjectId,
+    image: &ImageReference,
+) -> Result<Option<BuildId>, Error> {
+    let id = sqlx::query_scalar!(
+        "SELECT id FROM build
+         WHERE project_id = $1 AND repository = $2 AND digest = $3 AND outcome = 'succeeded' AND NOT reused
+         ORDER BY finished_ms DESC LIMIT 1",
+        project.uuid(),
+        image.repository,
+        image.digest
+    )
+    .fetch_optional(&mut *conn)
+    .await?;
+    Ok(id.map(BuildId::from_uuid))
+}
+
 /// Notes that a build begins. One that began before a crash keeps its first time.
 ///
 /// # Errors

@@ -59,6 +59,9 @@ pub struct LogQuery {
     /// Lines after this cursor, the oldest first; without it the newest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
+    /// Lines before this cursor, the newest of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
     /// Written at or after: RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
@@ -83,6 +86,7 @@ impl LogQuery {
         };
         give("limit", self.limit.map(|limit| limit.to_string()));
         give("after", self.after.clone());
+        give("before", self.before.clone());
         give("since", self.since.clone());
         give("until", self.until.clone());
         give("contains", self.contains.clone());

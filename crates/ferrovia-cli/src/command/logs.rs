@@ -1,5 +1,7 @@
 //! `logs`: what the application wrote, or the build.
 
+use std::collections::VecDeque;
+
 use ferrovia_api::client::{Client, Follow, InstancePath, LogQuery};
 use ferrovia_api::log::{LogLine, LogPage};
 use jiff::{Span, Timestamp};
@@ -9,6 +11,13 @@ use super::Session;
 use crate::args::Logs;
 use crate::failure::{Exit, Failure};
 use crate::printer::Printer;
+
+/// Lines when nothing says how many.
+const DEFAULT_LINES: u32 = 100;
+/// Lines of one request.
+const PAGE_LINES: u32 = 1_000;
+/// A cursor that is before no line.
+const NO_CURSOR: &str = "9223372036854775807";
 
 /// Which log.
 enum Which {
@@ -37,15 +46,7 @@ pub async fn logs(session: &Session<'_>, args: &Logs) -> Result<Exit, Failure> {
     let client = session.client()?;
     let path = session.here()?;
     let which = if args.build {
-        let instance = client.instance(&path).await?;
-        let latest = instance.latest.ok_or_else(|| {
-            Failure::new(
-                "nothing_deployed",
-                format!("`{}` was never deployed", path.service),
-            )
-            .hint("run `ferrovia up`")
-        })?;
-        Which::Build(latest.build_id)
+        build_log(&client, &path, session.printer).await?
     } else {
         Which::Instance(path)
     };
@@ -54,42 +55,135 @@ pub async fn logs(session: &Session<'_>, args: &Logs) -> Result<Exit, Failure> {
         .as_deref()
         .map(|text| since(text, Timestamp::now()))
         .transpose()?;
-    let mut query = LogQuery {
+    let query = LogQuery {
         since: since.map(|at| at.to_string()),
         contains: args.filter.clone(),
         ..LogQuery::default()
     };
-    let mut left = args.limit;
-    let mut after = None;
-    loop {
-        query.limit = Some(left.min(1000));
-        query.after.clone_from(&after);
-        let page = which.page(&client, &query).await?;
-        let count = u32::try_from(page.items.len()).unwrap_or(u32::MAX);
-        page.items.iter().for_each(|line| print(line, session.printer));
-        // Nothing was written yet: follow from the very beginning.
-        after = page.next.or(after).or_else(|| Some("0".to_owned()));
-        left = left.saturating_sub(count);
-        // Without a beginning the newest lines were asked for, at once.
-        if left == 0 || count == 0 || args.since.is_none() {
-            break;
+    let log = Log {
+        which,
+        client,
+        query,
+        printer: session.printer,
+    };
+    let after = match (args.lines, since) {
+        (None, Some(_)) => log.all().await?,
+        (lines, _) => log.newest(lines.unwrap_or(DEFAULT_LINES)).await?,
+    };
+    if args.follow {
+        log.follow(after).await?;
+    }
+    Ok(Exit::Done)
+}
+
+/// The log of the newest deployment's build, or of the build whose image that took.
+async fn build_log(client: &Client, path: &InstancePath, printer: &Printer) -> Result<Which, Failure> {
+    let instance = client.instance(path).await?;
+    let latest = instance.latest.ok_or_else(|| {
+        Failure::new(
+            "nothing_deployed",
+            format!("`{}` was never deployed", path.service),
+        )
+        .hint("run `ferrovia up`")
+    })?;
+    let build = client.build(latest.build_id).await?;
+    if let Some(made_by) = build.made_by {
+        printer.say(format!(
+            "v{} took the image of an earlier build; this is the log of that one",
+            latest.number
+        ));
+        return Ok(Which::Build(made_by));
+    }
+    Ok(Which::Build(build.id))
+}
+
+/// A log that is read, in requests of [`PAGE_LINES`].
+struct Log<'a> {
+    which: Which,
+    client: Client,
+    query: LogQuery,
+    printer: &'a Printer,
+}
+
+impl Log<'_> {
+    async fn page(&self, change: impl FnOnce(&mut LogQuery)) -> Result<LogPage, Failure> {
+        let mut query = self.query.clone();
+        change(&mut query);
+        self.which.page(&self.client, &query).await
+    }
+
+    /// Everything that is there now; the cursor after it. What is written meanwhile is for who follows.
+    async fn all(&self) -> Result<Option<String>, Failure> {
+        let newest = LogQuery {
+            limit: Some(1),
+            ..LogQuery::default()
+        };
+        let newest = self.which.page(&self.client, &newest).await?;
+        let end = newest.items.last().map_or(0, place);
+        let mut after: Option<String> = None;
+        loop {
+            let page = self
+                .page(|query| {
+                    query.limit = Some(PAGE_LINES);
+                    query.after.clone_from(&after);
+                })
+                .await?;
+            page.items.iter().for_each(|line| print(line, self.printer));
+            after = page.next.or(after);
+            if page.items.last().is_none_or(|line| place(line) >= end) {
+                return Ok(after);
+            }
         }
     }
-    if !args.follow {
-        return Ok(Exit::Done);
+
+    /// The newest lines; the cursor after them.
+    async fn newest(&self, count: u32) -> Result<Option<String>, Failure> {
+        let (mut lines, mut after) = (VecDeque::new(), None);
+        let mut before = self.query.since.is_some().then(|| NO_CURSOR.to_owned());
+        let mut left = count;
+        while left > 0 {
+            let page = self
+                .page(|query| {
+                    query.limit = Some(left.min(PAGE_LINES));
+                    query.before.clone_from(&before);
+                })
+                .await?;
+            after = after.or(page.next);
+            let Some(first) = page.items.first() else {
+                break;
+            };
+            before = Some(first.cursor.clone());
+            left = left.saturating_sub(u32::try_from(page.items.len()).unwrap_or(u32::MAX));
+            for line in page.items.into_iter().rev() {
+                lines.push_front(line);
+            }
+        }
+        lines.iter().for_each(|line| print(line, self.printer));
+        Ok(after)
     }
-    query.limit = None;
-    query.after = after;
-    let mut lines = which.follow(&client, &query);
-    loop {
-        tokio::select! {
-            line = lines.next::<LogLine>() => match line? {
-                Some((_, line)) => print(&line, session.printer),
-                None => return Ok(Exit::Done),
-            },
-            _ = tokio::signal::ctrl_c() => return Ok(Exit::Done),
+
+    async fn follow(self, after: Option<String>) -> Result<(), Failure> {
+        let query = LogQuery {
+            // Nothing was written yet: from the very beginning.
+            after: after.or_else(|| Some("0".to_owned())),
+            ..self.query
+        };
+        let mut lines = self.which.follow(&self.client, &query);
+        loop {
+            tokio::select! {
+                line = lines.next::<LogLine>() => match line? {
+                    Some((_, line)) => print(&line, self.printer),
+                    None => return Ok(()),
+                },
+                _ = tokio::signal::ctrl_c() => return Ok(()),
+            }
         }
     }
+}
+
+/// Where a line is in its log.
+fn place(line: &LogLine) -> u64 {
+    line.cursor.parse().unwrap_or(0)
 }
 
 fn print(line: &LogLine, printer: &Printer) {

@@ -37,9 +37,18 @@ pub async fn variables(session: &Session<'_>, args: Variables) -> Result<Exit, F
     let client = session.client()?;
     let path = session.here()?;
     let (project, environment) = (&path.project, &path.environment);
+    let listed = || async {
+        match args.shared {
+            false => client.variables(&path).await,
+            true => client.shared_variables(project, environment).await,
+        }
+    };
+    if let Some(patch) = patch.as_ref().filter(|patch| !patch.unset.is_empty()) {
+        let whose = if args.shared { environment } else { &path.service };
+        check_unset(&listed().await?, &patch.unset, whose)?;
+    }
     let list = match (&patch, args.shared) {
-        (None, false) => client.variables(&path).await?,
-        (None, true) => client.shared_variables(project, environment).await?,
+        (None, _) => listed().await?,
         (Some(patch), false) => client.patch_variables(&path, patch).await?,
         (Some(patch), true) => client.patch_shared_variables(project, environment, patch).await?,
     };
@@ -54,6 +63,29 @@ pub async fn variables(session: &Session<'_>, args: Variables) -> Result<Exit, F
             .say("saved; the next deployment has them: `ferrovia redeploy`");
     }
     Ok(Exit::Done)
+}
+
+/// Refuses to take away what is not there: the name is a mistake.
+fn check_unset(list: &VariableList, keys: &[String], whose: &str) -> Result<(), Failure> {
+    let is_there = |key: &String| list.items.iter().any(|variable| variable.key == *key);
+    let missing: Vec<String> = keys
+        .iter()
+        .filter(|key| !is_there(key))
+        .map(|key| format!("`{key}`"))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        "variable_not_found",
+        format!(
+            "there is no variable {} of `{whose}`; nothing was changed",
+            missing.join(", ")
+        ),
+    )
+    .hint(
+        "`ferrovia variables` lists what there is, `ferrovia variables --shared` what the environment shares",
+    ))
 }
 
 fn listing(list: &VariableList) -> String {

@@ -102,6 +102,13 @@ async fn variables_byte_for_byte() {
         .run(&directory, &["variables", "unset", "TEXT", "LARGE"])
         .await
         .code(0);
+    let absent = server
+        .run(&directory, &["variables", "unset", "A", "NOPE", "--json"])
+        .await
+        .code(1);
+    assert_eq!(absent.json()["error"]["code"], "variable_not_found");
+    assert!(absent.stderr.contains("`NOPE` of `web`"), "{}", absent.stderr);
+    assert_eq!(value_of("A"), json!("1"));
     let wrong = server
         .run(&directory, &["variables", "set", "A-B=1"])
         .await
@@ -171,6 +178,51 @@ async fn logs_of_a_build() {
     assert_eq!(none.stdout, "");
     let empty = server.run(&directory, &["logs"]).await.code(0);
     assert_eq!(empty.stdout, "");
+}
+
+#[tokio::test]
+async fn logs_of_a_build_that_took_an_image() {
+    let server = Server::start().await;
+    let (_root, directory) = directory("web", &[]);
+    deployed(&server, &directory).await;
+    let arguments = ["deploy", "--image", "nginx", "--json"];
+    let (ran, ()) = tokio::join!(server.run(&directory, &arguments), server.move_next_reused());
+    ran.code(0);
+    let log = server.run(&directory, &["logs", "--build"]).await.code(0);
+    assert!(
+        log.stdout.ends_with("install | added 12 packages\n"),
+        "{}",
+        log.stdout
+    );
+    assert_eq!(
+        log.stderr,
+        "v2 took the image of an earlier build; this is the log of that one\n"
+    );
+}
+
+#[tokio::test]
+async fn logs_since_a_time_and_the_newest() {
+    let server = Server::start().await;
+    let (_root, directory) = directory("web", &[]);
+    deployed(&server, &directory).await;
+    let status = server.run(&directory, &["status", "--json"]).await.code(0).json();
+    server.write_lines(&status["items"][0], 2_345);
+    for (arguments, first, count) in [
+        (&["logs"][..], 2_245, 100),
+        (&["logs", "--since", "1h"], 0, 2_345),
+        (&["logs", "--since", "1h", "--lines", "5"], 2_340, 5),
+        (&["logs", "--lines", "1500"], 845, 1_500),
+        (&["logs", "--limit", "3"], 2_342, 3),
+        (&["logs", "--since", "1h", "line 23"], 23, 56),
+    ] {
+        let log = server.run(&directory, arguments).await.code(0);
+        let lines: Vec<&str> = log.stdout.lines().collect();
+        assert_eq!(lines.len(), count, "{arguments:?}");
+        let wanted = format!("| line {first}");
+        assert!(lines[0].ends_with(&wanted), "{arguments:?}: {}", lines[0]);
+    }
+    let none = server.run(&directory, &["logs", "--since", "2100-01-01T00:00:00Z"]);
+    assert_eq!(none.await.code(0).stdout, "");
 }
 
 #[tokio::test]

@@ -180,6 +180,77 @@ async fn a_failed_deployment_says_why() {
 }
 
 #[tokio::test]
+async fn what_is_scaled_to_zero_does_not_run() {
+    let server = Server::start().await;
+    let (_root, directory) = hello();
+    let (ran, ()) = tokio::join!(
+        server.run(&directory, &["up", "--create"]),
+        server.move_next(None)
+    );
+    ran.code(0);
+    server.run(&directory, &["scale", "0"]).await.code(0);
+    let (again, ()) = tokio::join!(server.run(&directory, &["up"]), server.move_next(None));
+    let again = again.code(0);
+    assert!(
+        again.stderr.contains("v2 is deployed and no replica runs"),
+        "{}",
+        again.stderr
+    );
+    assert!(
+        again
+            .stderr
+            .contains("`ferrovia scale 1 --service hello` starts one"),
+        "{}",
+        again.stderr
+    );
+    let (json, ()) = tokio::join!(
+        server.run(&directory, &["redeploy", "--json"]),
+        server.move_next(None)
+    );
+    let result = json.code(0).lines().pop().unwrap();
+    assert_eq!(result["warnings"][0]["code"], "scaled_to_zero");
+    let one = server.run(&directory, &["scale", "1"]).await.code(0);
+    assert!(one.stdout.ends_with("goes to 1 replica\n"), "{}", one.stdout);
+}
+
+#[tokio::test]
+async fn what_is_held_waits_and_says_so() {
+    let server = Server::start().await;
+    let (_root, directory) = hello();
+    let (ran, ()) = tokio::join!(
+        server.run(&directory, &["up", "--create"]),
+        server.move_next(None)
+    );
+    ran.code(0);
+    server.run(&directory, &["hold"]).await.code(0);
+    for arguments in [&["restart"][..], &["scale", "2"]] {
+        let ran = server.run(&directory, arguments).await.code(0);
+        assert!(
+            ran.stdout
+                .contains("not yet: it is held until `ferrovia release`"),
+            "{}",
+            ran.stdout
+        );
+    }
+    let restarted = server.run(&directory, &["restart", "--json"]).await.code(0);
+    assert_eq!(restarted.json()["notes"][0]["code"], "instance_held");
+    let (waited, ()) = tokio::join!(server.run(&directory, &["up", "--json"]), server.move_next(None));
+    let waited = waited.code(0);
+    let progress = waited
+        .lines()
+        .into_iter()
+        .find(|line| line["event"] == "progress");
+    assert_eq!(progress.unwrap()["reason"]["code"], "instance_held");
+    assert_eq!(waited.stderr.matches("is held").count(), 1, "{}", waited.stderr);
+    let away = server.run(&directory, &["up", "--detach"]).await.code(0);
+    assert!(
+        away.stderr.contains("waits until `ferrovia release`"),
+        "{}",
+        away.stderr
+    );
+}
+
+#[tokio::test]
 async fn detaching_leaves_it_to_the_server() {
     let server = Server::start().await;
     let (_root, directory) = hello();

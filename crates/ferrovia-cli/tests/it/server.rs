@@ -12,7 +12,7 @@ use ferrovia_build::tree::TreeStore;
 use ferrovia_control::Live;
 use ferrovia_control::usecase::{Parts, PublicSite, UseCases};
 use ferrovia_core::error::Report;
-use ferrovia_core::id::{BuildId, TokenId};
+use ferrovia_core::id::{BuildId, InstanceId, TokenId};
 use ferrovia_core::network::AddressPlan;
 use ferrovia_core::outcome::Outcome;
 use ferrovia_core::permission::Scope;
@@ -184,6 +184,37 @@ impl Server {
     /// Waits for the next build that is due, writes a line to its log and ends it and its deployment.
     pub async fn move_next(&self, error: Option<Report>) {
         let build_id = self.next_build().await;
+        self.write_build_line(build_id);
+        self.end_build(build_id, error, false).await;
+    }
+
+    /// The same with a build that takes over the image of an earlier one, and writes nothing.
+    pub async fn move_next_reused(&self) {
+        let build_id = self.next_build().await;
+        self.end_build(build_id, None, true).await;
+    }
+
+    /// Writes lines of the application, each with a number, one a millisecond up to now.
+    pub fn write_lines(&self, instance: &Value, count: u32) {
+        let id = InstanceId::from_uuid(instance["id"].as_str().unwrap().parse().unwrap());
+        let log = place::of_instance(&self.directory.path().join("logs"), id);
+        let mut writer = Writer::open(&log, Limits::default()).unwrap();
+        let begin_ms = Clock::system().now_ms() - i64::from(count);
+        for n in 0..count {
+            let text = format!("line {n}");
+            let line = NewLine {
+                at_ms: begin_ms + i64::from(n),
+                stream: Stream::Stdout,
+                source: "0190b7a4-7c1e-7f3a-9d52-3f6a1c2b4d5e",
+                deployment: None,
+                text: &text,
+                continues: false,
+            };
+            writer.append(&[line], &[] as &[CursorChange<'_>]).unwrap();
+        }
+    }
+
+    fn write_build_line(&self, build_id: BuildId) {
         let log = place::of_build(&self.directory.path().join("logs"), build_id);
         let mut writer = Writer::open(&log, Limits::default()).unwrap();
         let line = NewLine {
@@ -195,6 +226,9 @@ impl Server {
             continues: false,
         };
         writer.append(&[line], &[] as &[CursorChange<'_>]).unwrap();
+    }
+
+    async fn end_build(&self, build_id: BuildId, error: Option<Report>, reused: bool) {
         let image = ImageReference {
             repository: "127.0.0.1:7071/apps/x".into(),
             digest: format!("sha256:{}", "a".repeat(64)),
@@ -218,7 +252,7 @@ impl Server {
                         build::end(tx, build_id, outcome, Some(report), now_ms).await?;
                         return deployment::end(tx, id, Outcome::Failed, Some(report), &[], now_ms).await;
                     }
-                    build::succeed(tx, build_id, &image, false, now_ms).await?;
+                    build::succeed(tx, build_id, &image, reused, now_ms).await?;
                     deployment::begin(tx, id, 3, 41, now_ms).await?;
                     deployment::end(tx, id, Outcome::Succeeded, None, &[], now_ms + 6).await?;
                     intent::set_target(tx, instance, Some(id)).await

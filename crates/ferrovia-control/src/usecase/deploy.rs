@@ -131,7 +131,7 @@ impl UseCases {
                         found.project.name
                     );
                     return Err(Error::new(&code::TREE_NOT_FOUND, text)
-                        .hint("upload it with `POST /v1/projects/PROJECT/trees` first; `ferrovia up` does")
+                        .hint("`ferrovia up` uploads it and deploys it")
                         .field("source.digest"));
                 }
                 (Some(digest), None)

@@ -99,9 +99,14 @@ impl UseCases {
             build::Outcome::Queued => Some(build::queue_position(&mut conn, id).await?),
             _ => None,
         };
+        let made_by = match &found.image {
+            Some(image) if found.reused => build::find_maker(&mut conn, found.project_id, image).await?,
+            _ => None,
+        };
         Ok(BuildView {
             build: found,
             queue_position,
+            made_by,
         })
     }
 }

@@ -27,6 +27,8 @@ pub struct LogRequest {
     pub limit: Option<u32>,
     /// Lines after this number, the oldest first; without it (and without a beginning) the newest.
     pub after: Option<u64>,
+    /// Lines before this number, the newest of them.
+    pub before: Option<u64>,
     /// Written at or after, in milliseconds since 1970.
     pub since_ms: Option<i64>,
     /// Written before, in milliseconds since 1970.
@@ -51,6 +53,7 @@ impl LogRequest {
         let Self {
             limit,
             after,
+            before,
             since_ms,
             until_ms,
             contains,
@@ -63,16 +66,15 @@ impl LogRequest {
             let text = format!("the text to look for has at most {MAX_CONTAINS_BYTES} bytes");
             return Err(Error::new(&code::FILTER_INVALID, text).field("contains"));
         }
-        let order = if after.is_some() || since_ms.is_some() {
-            Order::Oldest
-        } else {
-            Order::Newest
+        let order = match (after, before, since_ms) {
+            (Some(_), _, _) | (None, None, Some(_)) => Order::Oldest,
+            _ => Order::Newest,
         };
         Ok(Query {
             from_ms: since_ms,
             until_ms,
             after,
-            before: None,
+            before,
             contains: contains.filter(|text| !text.is_empty()),
             source: None,
             deployment,
@@ -103,7 +105,7 @@ impl UseCases {
             // Nothing matched: what comes later is looked for from here, and not from the beginning.
             let last = match items.last() {
                 Some(line) => Some(line.seq),
-                None if query.until_ms.is_some() => after,
+                None if query.until_ms.is_some() || query.before.is_some() => after,
                 None => Some(end).filter(|seq| *seq > 0).or(after),
             };
             Ok::<_, ferrovia_log::Error>(LogPage { items, next: last })

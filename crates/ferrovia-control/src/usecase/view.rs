@@ -2,6 +2,7 @@
 
 use ferrovia_core::cutover::{ImageStanding, reason_without_replica};
 use ferrovia_core::error::Report;
+use ferrovia_core::id::BuildId;
 use ferrovia_core::intent::Intent;
 use ferrovia_core::name::Name;
 use ferrovia_core::outcome::{Outcome, State};
@@ -76,6 +77,8 @@ pub struct BuildView {
     pub build: Build,
     /// Builds that are before it, while it waits.
     pub queue_position: Option<u32>,
+    /// The build that made its image, when that was an earlier one.
+    pub made_by: Option<BuildId>,
 }
 
 impl UseCases {

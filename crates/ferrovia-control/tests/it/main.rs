@@ -14,4 +14,5 @@ mod disk;
 mod error_codes;
 mod faults;
 mod harness;
+mod reasons;
 mod tables;

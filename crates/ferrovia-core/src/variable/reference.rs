@@ -56,7 +56,8 @@ impl Reference {
 #[derive(Debug, PartialEq, Eq)]
 enum Part<'a> {
     Literal(&'a str),
-    Reference(Reference),
+    /// A reference, and how it is written.
+    Reference(Reference, &'a str),
 }
 
 fn parts(value: &str) -> Vec<Part<'_>> {
@@ -72,8 +73,8 @@ fn parts(value: &str) -> Vec<Part<'_>> {
                 if literal_from < open {
                     parts.push(Part::Literal(&value[literal_from..open]));
                 }
-                parts.push(Part::Reference(reference));
                 at = close + CLOSE.len();
+                parts.push(Part::Reference(reference, &value[open..at]));
                 literal_from = at;
             }
             // `${{ ${{KEY}}` has a reference inside what is none.
@@ -91,7 +92,7 @@ pub fn references(value: &str) -> Vec<Reference> {
     parts(value)
         .into_iter()
         .filter_map(|part| match part {
-            Part::Reference(reference) => Some(reference),
+            Part::Reference(reference, _) => Some(reference),
             Part::Literal(_) => None,
         })
         .collect()
@@ -128,12 +129,14 @@ impl fmt::Display for Place {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ResolveError {
     /// A reference leads nowhere.
-    #[error("`{place}` refers to `{reference}`, which does not exist")]
+    #[error("`{place}` refers to `{written}`, which does not exist")]
     Unresolved {
         /// The variable that holds the reference.
         place: Place,
         /// The reference.
         reference: Reference,
+        /// The same as somebody wrote it.
+        written: String,
     },
     /// References lead in a circle.
     #[error("`{}` refers to itself through `{}`", path[0], join(path))]
@@ -252,11 +255,16 @@ impl Resolver<'_> {
         for part in parts(raw.expose()) {
             match part {
                 Part::Literal(literal) => text.push_str(literal),
-                Part::Reference(reference) => {
+                Part::Reference(reference, written) => {
                     let target = target_of(place, &reference);
                     if self.raw(&target).is_none() {
                         let place = place.clone();
-                        return Err(ResolveError::Unresolved { place, reference });
+                        let written = written.to_owned();
+                        return Err(ResolveError::Unresolved {
+                            place,
+                            reference,
+                            written,
+                        });
                     }
                     text.push_str(self.value(&target)?.expose());
                 }
@@ -355,7 +363,7 @@ mod tests {
         let error = resolve(&universe, &name("web")).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "`web.A` refers to `${{db.URL}}`, which does not exist"
+            "`web.A` refers to `${{Db.URL}}`, which does not exist"
         );
     }
 

@@ -121,7 +121,7 @@ async fn references_are_filled_in() {
         refused["detail"]
             .as_str()
             .unwrap()
-            .contains("`web.URL` refers to `${{db.PASSWORD}}`")
+            .contains("`web.URL` refers to `${{Db.PASSWORD}}`")
     );
     let again = api.act(&format!("{WEB}/redeploy")).await;
     again.refused(422, "variable_unresolved");

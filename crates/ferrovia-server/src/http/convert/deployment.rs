@@ -149,6 +149,7 @@ pub fn build(view: BuildView) -> api_build::Build {
     let BuildView {
         build,
         queue_position,
+        made_by,
     } = view;
     let Build {
         id,
@@ -197,6 +198,7 @@ pub fn build(view: BuildView) -> api_build::Build {
         warnings: reports(warnings),
         image: image.map(|image| image.digest),
         reused,
+        made_by: made_by.map(|id| id.uuid()),
         queue_position,
         created_at: time(created_ms),
         started_at: time_of(started_ms),

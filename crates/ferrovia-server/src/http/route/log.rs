@@ -35,6 +35,9 @@ pub struct LogParams {
     /// A cursor: lines after it, the oldest first. Without it and without `since` the newest lines.
     #[param(pattern = "^[0-9]{1,19}$")]
     pub after: Option<String>,
+    /// A cursor: lines before it, the newest of them; with `since` back to that time.
+    #[param(pattern = "^[0-9]{1,19}$")]
+    pub before: Option<String>,
     /// Written at or after.
     #[param(value_type = Option<String>, format = DateTime)]
     pub since: Option<Timestamp>,
@@ -54,6 +57,7 @@ impl LogParams {
         let Self {
             limit,
             after,
+            before,
             since,
             until,
             contains,
@@ -65,6 +69,7 @@ impl LogParams {
         Ok(LogRequest {
             limit,
             after: after.as_deref().map(|text| cursor(text, "after")).transpose()?,
+            before: before.as_deref().map(|text| cursor(text, "before")).transpose()?,
             since_ms: since.map(Timestamp::as_millisecond),
             until_ms: until.map(Timestamp::as_millisecond),
             contains,
