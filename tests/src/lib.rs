@@ -7,6 +7,7 @@
 pub mod app;
 pub mod dockerd;
 pub mod http;
+pub mod installation;
 pub mod load;
 pub mod platform;
 pub mod wait;

@@ -1,46 +1,35 @@
-//! A whole platform for a test: its own data, run directory, ports and address ranges; the machine's Docker Engine.
+//! A whole platform for a test, from empty directories to the last container.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::ops::Deref;
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use tempfile::TempDir;
 
-use crate::http;
+use crate::installation::{DOCKER_SOCKET, Installation};
+pub use crate::installation::{Engine, binary};
 use crate::wait::wait_for;
-use crate::{Failure, app};
+use crate::{Failure, app, http};
 
-/// The machine's Docker Engine.
-const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 /// How long a platform may take to become ready, in seconds.
 const READY_S: u64 = 60;
-
-/// Which engine the platform runs on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Engine {
-    /// The machine's Docker Engine.
-    Docker,
-    /// The fake engine.
-    Fake,
-}
 
 /// A running platform; stopped and taken away when dropped.
 #[derive(Debug)]
 pub struct Platform {
-    dir: TempDir,
-    docker: PathBuf,
     serve: Option<Child>,
-    arguments: Vec<String>,
-    /// Where the edge listens.
-    pub http: SocketAddr,
-    /// Where the API listens.
-    pub api: SocketAddr,
-    /// Where the registry listens.
-    pub registry: SocketAddr,
+    installation: Installation,
     /// An API token of scope `owner`.
     pub token: String,
+}
+
+impl Deref for Platform {
+    type Target = Installation;
+
+    fn deref(&self) -> &Installation {
+        &self.installation
+    }
 }
 
 impl Platform {
@@ -57,52 +46,9 @@ impl Platform {
     /// # Errors
     /// As [`Platform::start`].
     pub async fn start_on(engine: Engine, docker: &Path) -> Result<Self, Failure> {
-        let dir = tempfile::Builder::new()
-            .prefix("fv")
-            .rand_bytes(4)
-            .tempdir_in("/var/tmp")?;
-        // Other users' processes (PostgreSQL, the edge) must come through.
-        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711))?;
-        let config = dir.path().join("ferroviad.toml");
-        std::fs::write(
-            &config,
-            "[network.addresses]\nmembers = \"10.250.0.0/16\"\nservices = \"10.251.0.0/16\"\nbuilds = \"10.252.0.0/24\"\ninterface_prefix = \"ft\"\n",
-        )?;
-        let [http, api, registry] = [free_port()?, free_port()?, free_port()?];
-        let mut arguments = vec![
-            format!("--data-dir={}", dir.path().join("data").display()),
-            format!("--run-dir={}", dir.path().join("run").display()),
-            format!("--config={}", config.display()),
-            format!("--http-listen={http}"),
-            format!("--api-listen={api}"),
-            format!("--registry-listen={registry}"),
-            format!("--docker-host=unix://{}", docker.display()),
-            format!(
-                "--engine={}",
-                if engine == Engine::Docker {
-                    "docker"
-                } else {
-                    "fake"
-                }
-            ),
-        ];
-        // Base images are made once for all tests.
-        let seeds = app::repository().join("target/test-bases");
-        arguments.push(format!("--build-seed-dir={}", seeds.display()));
-        if let Ok(file) = std::env::var("FERROVIA_TEST_EXTRA_CA_FILE") {
-            arguments.push(format!("--build-extra-ca-file={file}"));
-        }
-        if let Ok(buildkit) = std::env::var("FERROVIA_TEST_BUILDKIT_DIR") {
-            arguments.push(format!("--buildkit-dir={buildkit}"));
-        }
         let mut platform = Self {
-            dir,
-            docker: docker.to_owned(),
             serve: None,
-            arguments,
-            http,
-            api,
-            registry,
+            installation: Installation::new(engine, docker)?,
             token: String::new(),
         };
         platform.serve().await?;
@@ -121,10 +67,10 @@ impl Platform {
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
-            .open(self.dir.path().join("serve.log"))?;
+            .open(self.dir().join("serve.log"))?;
         let serve = Command::new(binary("ferroviad")?)
             .arg("serve")
-            .args(&self.arguments)
+            .args(self.flags())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -144,16 +90,6 @@ impl Platform {
         )
         .await;
         ready.map_err(|error| format!("{error}\n{}", self.logs()).into())
-    }
-
-    /// The run directory.
-    pub fn run_dir(&self) -> PathBuf {
-        self.dir.path().join("run")
-    }
-
-    /// The data directory.
-    pub fn data_dir(&self) -> PathBuf {
-        self.dir.path().join("data")
     }
 
     /// The process id of `serve`.
@@ -184,26 +120,6 @@ impl Platform {
         Ok(text.lines().next().ok_or("empty")?.trim().parse()?)
     }
 
-    /// Runs `ferroviad` with this platform's flags; its standard output.
-    ///
-    /// # Errors
-    /// When it exits with a failure.
-    pub fn daemon(&self, arguments: &[&str]) -> Result<String, Failure> {
-        let output = Command::new(binary("ferroviad")?)
-            .args(arguments)
-            .args(&self.arguments)
-            .output()?;
-        if !output.status.success() {
-            return Err(format!(
-                "ferroviad {}: {}",
-                arguments.join(" "),
-                String::from_utf8_lossy(&output.stderr)
-            )
-            .into());
-        }
-        Ok(String::from_utf8(output.stdout)?)
-    }
-
     /// Runs `ferrovia` against this platform.
     ///
     /// # Errors
@@ -212,7 +128,7 @@ impl Platform {
         Ok(Command::new(binary("ferrovia")?)
             .args(arguments)
             .current_dir(dir)
-            .env("HOME", self.dir.path())
+            .env("HOME", self.dir())
             .env_remove("XDG_CONFIG_HOME")
             .env("FERROVIA_URL", format!("http://{}", self.api))
             .env("FERROVIA_TOKEN", &self.token)
@@ -286,7 +202,7 @@ impl Platform {
         let mut text = String::new();
         let data = self.data_dir();
         for file in [
-            self.dir.path().join("serve.log"),
+            self.dir().join("serve.log"),
             data.join("log/control.log"),
             data.join("log/node.log"),
             data.join("edge/edge.log"),
@@ -300,35 +216,6 @@ impl Platform {
             }
         }
         text
-    }
-
-    /// Docker's command line for the engine that this platform stands on.
-    pub fn docker(&self) -> Command {
-        let mut command = Command::new("docker");
-        command.env("DOCKER_HOST", format!("unix://{}", self.docker.display()));
-        command
-    }
-
-    /// Takes containers and networks of this installation away: the next platform has another identity.
-    fn clear_engine(&self) -> Result<(), Failure> {
-        let Ok(id) = std::fs::read_to_string(self.data_dir().join("installation-id")) else {
-            return Ok(());
-        };
-        let filter = format!("label=ferrovia.installation={}", id.trim());
-        for (list, remove) in [
-            (
-                ["ps", "--all", "--quiet"].as_slice(),
-                ["rm", "--force"].as_slice(),
-            ),
-            (&["network", "ls", "--quiet"], &["network", "rm"]),
-        ] {
-            let listed = self.docker().args(list).args(["--filter", &filter]).output()?;
-            let ids = String::from_utf8(listed.stdout)?;
-            if !ids.trim().is_empty() {
-                self.docker().args(remove).args(ids.split_whitespace()).output()?;
-            }
-        }
-        Ok(())
     }
 
     /// Ends everything of this platform, applications too.
@@ -353,36 +240,5 @@ impl Drop for Platform {
         if let Err(error) = self.stop() {
             eprintln!("{error}");
         }
-        if let Err(error) = self.clear_engine() {
-            eprintln!("{error}");
-        }
     }
-}
-
-/// A binary of this workspace, built beside the tests.
-///
-/// # Errors
-/// When it was not built.
-pub fn binary(name: &str) -> Result<PathBuf, Failure> {
-    let dir = match std::env::var_os("FERROVIA_TEST_BIN_DIR") {
-        Some(dir) => PathBuf::from(dir),
-        None => std::env::current_exe()?
-            .ancestors()
-            .nth(2)
-            .map(Path::to_owned)
-            .ok_or("no target directory")?,
-    };
-    let path = dir.join(name);
-    if !path.exists() {
-        return Err(format!(
-            "{} is not built: cargo build -p ferrovia-server -p ferrovia-cli",
-            path.display()
-        )
-        .into());
-    }
-    Ok(path)
-}
-
-fn free_port() -> Result<SocketAddr, Failure> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
+use ferrovia_tests::Failure;
 use ferrovia_tests::app::App;
 use ferrovia_tests::dockerd::Dockerd;
 use ferrovia_tests::http;
@@ -12,6 +13,7 @@ use ferrovia_tests::load::Load;
 use ferrovia_tests::platform::{Engine, Platform};
 use ferrovia_tests::wait::wait_for;
 use rustix::process::Signal;
+use serde_json::Value;
 
 /// Moments after the start of a deployment at which a process is killed, in milliseconds: upload, build, start,
 /// tables, drain.
@@ -56,6 +58,21 @@ async fn a_killed_process_loses_no_deployment() {
                     Ok(answer) if answer.body == version => Ok(()),
                     Ok(answer) => Err(format!("{} {}", answer.status, answer.body)),
                     Err(error) => Err(error.to_string()),
+                }
+            })
+            .await
+            .unwrap_or_else(|error| panic!("{victim}: {error}\n{}", platform.logs()));
+            let id = started["deployment_id"].as_str().unwrap();
+            wait_for("the deployment's end", Duration::from_secs(MENDED_S), || async {
+                let deployment = deployment(&platform, id)
+                    .await
+                    .map_err(|error| error.to_string())?;
+                match &deployment["outcome"] {
+                    Value::Null => Err(deployment.to_string()),
+                    outcome => {
+                        assert_eq!(outcome, "succeeded", "{victim}: {deployment}");
+                        Ok(())
+                    }
                 }
             })
             .await
@@ -255,6 +272,16 @@ async fn a_restart_of_the_engine_stops_nothing() {
     let seen = load.stop().await.unwrap();
     let (lost, failures) = seen.failures();
     assert_eq!(lost, 0, "{}\n{}", failures.join("\n"), platform.logs());
+}
+
+/// A deployment as the API tells it.
+async fn deployment(platform: &Platform, id: &str) -> Result<Value, Failure> {
+    let mut connection = http::Connection::open(platform.api, "localhost").await?;
+    let path = format!("/v1/deployments/{id}");
+    let answer = connection
+        .send_json(hyper::Method::GET, &path, &platform.token, &Value::Null)
+        .await?;
+    Ok(serde_json::from_str(&answer.body)?)
 }
 
 /// Kills a process and, when nothing else does, starts it again.

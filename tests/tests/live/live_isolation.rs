@@ -78,9 +78,6 @@ async fn an_application_reaches_its_environment_and_nothing_else() {
         platform.api.port(),
         platform.registry.port(),
         platform.http.port(),
-        22,
-        2375,
-        5432,
     ] {
         let met = ask(&platform, &host, &format!("/connect?host={gateway}&port={port}")).await;
         assert_ne!(met, "connected", "port {port} of the host");

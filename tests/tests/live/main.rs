@@ -8,4 +8,5 @@ mod live_examples;
 mod live_faults;
 mod live_guide;
 mod live_isolation;
+mod live_server;
 mod live_values;
