@@ -32,7 +32,6 @@ pub async fn run() -> Result<Report, Failure> {
         return Err(format!("the application did not come up: {up}").into());
     }
     let host = Platform::host(&up)?;
-    let tree = up.clone();
     let mut report = Report::default();
     let mut made = 1;
     for count in COUNTS {
@@ -46,7 +45,7 @@ pub async fn run() -> Result<Report, Failure> {
                 if !output.status.success() {
                     return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
                 }
-                let up = platform.up(
+                platform.up(
                     &app,
                     &[
                         "--project",
@@ -58,7 +57,6 @@ pub async fn run() -> Result<Report, Failure> {
                         "--detach",
                     ],
                 )?;
-                drop(up);
             }
             for number in &batch {
                 answers(&platform, &format!("web-e{number}.localhost")).await?;
@@ -95,7 +93,6 @@ pub async fn run() -> Result<Report, Failure> {
             None,
         );
     }
-    drop(tree);
     Ok(report)
 }
 

@@ -28,9 +28,10 @@ fn main() -> ExitCode {
         }
     };
     for name in names {
+        println!("\n{name}");
         match runtime.block_on(bench(name)) {
             Ok(report) => {
-                if let Err(error) = report.print_and_write(name) {
+                if let Err(error) = report.write(name) {
                     eprintln!("error: {error}");
                     return ExitCode::FAILURE;
                 }

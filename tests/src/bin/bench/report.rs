@@ -1,4 +1,4 @@
-//! A table of figures with their bounds, printed and written as JSON.
+//! Figures with their bounds, printed as they come and written as JSON.
 
 use ferrovia_tests::Failure;
 use ferrovia_tests::app::repository;
@@ -21,32 +21,27 @@ struct Figure {
 }
 
 impl Report {
-    /// Adds a figure, with the bound that was promised for it.
+    /// Prints a figure, with the bound that was promised for it, and keeps it.
     pub fn add(&mut self, what: impl Into<String>, value: f64, unit: &'static str, bound: Option<f64>) {
+        let what = what.into();
+        let verdict = bound.map_or(String::new(), |bound| {
+            let verdict = if value <= bound { "within" } else { "OVER" };
+            format!("  {verdict} {bound}")
+        });
+        println!("  {what:60} {value:>12.3} {unit:8}{verdict}");
         self.figures.push(Figure {
-            what: what.into(),
+            what,
             value,
             unit,
             bound,
         });
     }
 
-    /// Prints the table and writes `target/bench/NAME.json`.
+    /// Writes `target/bench/NAME.json`.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn print_and_write(&self, name: &str) -> Result<(), Failure> {
-        println!("\n{name}");
-        for figure in &self.figures {
-            let bound = figure.bound.map_or(String::new(), |bound| {
-                let verdict = if figure.value <= bound { "within" } else { "OVER" };
-                format!("  {verdict} {bound}")
-            });
-            println!(
-                "  {:60} {:>12.3} {:8}{bound}",
-                figure.what, figure.value, figure.unit
-            );
-        }
+    pub fn write(&self, name: &str) -> Result<(), Failure> {
         let dir = repository().join("target/bench");
         std::fs::create_dir_all(&dir)?;
         Ok(std::fs::write(
