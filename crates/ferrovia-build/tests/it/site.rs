@@ -98,9 +98,9 @@ fn host_dns() -> Vec<std::net::Ipv4Addr> {
     servers.collect()
 }
 
-fn cache_directory() -> PathBuf {
-    let home = || PathBuf::from(std::env::var_os("HOME").expect("HOME is set"));
-    std::env::var_os("FERROVIA_TEST_CACHE").map_or_else(|| home().join(".cache/ferrovia/test"), PathBuf::from)
+/// Base images are made once for all tests, those of the whole platform too.
+fn seed_directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/test-bases")
 }
 
 fn tool_directories() -> Vec<PathBuf> {
@@ -149,7 +149,7 @@ impl Site {
             parallel_steps: 2,
             timeout: Duration::from_secs(900),
             origin: None,
-            seed_directory: Some(cache_directory()),
+            seed_directory: Some(seed_directory()),
         };
         let builder = PlatformBuilder::new(parts, options).unwrap();
         Self {

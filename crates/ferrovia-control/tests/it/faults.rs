@@ -11,11 +11,16 @@ use ferrovia_core::outcome::Outcome;
 use ferrovia_core::settings::Settings;
 use ferrovia_engine::fake::{EventFaults, Fault, Rule, Script, When};
 use ferrovia_store::fault::Faults;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
 use crate::harness::{APPLICATION, World};
 
 /// More places than any of these stories has.
 const MOST_PLACES: u64 = 400;
+/// Times that all connections to the database break during one deployment: after each failure of the same work the
+/// next try waits longer.
+const BREAKS: usize = 4;
 
 /// What is done, and how it must end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -236,24 +241,21 @@ async fn connections_to_the_database_may_break_at_any_moment() {
     let world = World::new().await;
     let first = world.deploy("v0", &[]).await;
     world.succeeded(first).await;
-    let breaks = async {
-        loop {
-            tokio::time::sleep(Duration::from_millis(rand::random_range(5..150))).await;
-            world.psql(&format!(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-                 WHERE datname = current_database() AND application_name = '{APPLICATION}'"
-            ));
-        }
-    };
-    let deploys = async {
-        for round in 1..=6 {
-            let id = world.deploy(&format!("v{round}"), &[]).await;
-            world.succeeded(id).await;
-        }
-    };
-    tokio::select! {
-        () = breaks => {}
-        () = deploys => {}
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    for round in 1..=6 {
+        let id = world.deploy(&format!("v{round}"), &[]).await;
+        let breaks = async {
+            for _ in 0..BREAKS {
+                tokio::time::sleep(Duration::from_millis(random.random_range(5..150))).await;
+                world.psql(&format!(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                     WHERE datname = current_database() AND application_name = '{APPLICATION}'"
+                ));
+            }
+        };
+        tokio::join!(breaks, world.succeeded(id));
     }
     world.settled().await;
     world.check();
