@@ -10,15 +10,16 @@
 //! let access = registry::Access::default();
 //! let engine_grant = access.grant("engine", registry::Scope::PullAll); // lives as long as control
 //! let listener = tokio::net::TcpListener::bind(options.registry).await?;
-//! tokio::spawn(axum::serve(listener, registry::router(store.clone(), access.clone())).into_future());
+//! tokio::spawn(serve(listener, registry::router(store.clone(), access.clone()))); // within bounds on connections
 //! let builder = platform::PlatformBuilder::new(
-//!     platform::Parts { store, access, trees, manifests, launcher }, // manifests: rows of `source_tree`
+//!     platform::Parts { store, access, trees, manifests, launcher, serve }, // manifests: rows of `source_tree`
 //!     platform::Options { data_directory: paths.buildkit(), run_directory, registry, ..options },
 //! )?;
 //! builder.kit().ensure_bridge().await?;       // before `node` answers names on it
 //! builder.prepare(&log).await?;               // optional: the first base and the limits, with progress
 //! // … Control::new(control::Parts { builder: builder.clone(), .. }, ..); manifests and sweeps: `ferrovia_control::disk`
-//! builder.kit().stop().await?;                // when control ends; `purge` when the platform ends
+//! builder.kit().stop().await?;                // when control ends
+//! platform::Leftovers::new(…).remove().await;  // when the platform ends, whether control could do that or not
 //! ```
 
 pub mod bases;

@@ -19,6 +19,7 @@
 mod dockerfile;
 mod image;
 mod key;
+mod leftovers;
 mod pins;
 mod plan;
 mod result;
@@ -37,6 +38,7 @@ use ferrovia_core::network::AddressPlan;
 use ferrovia_core::tree::Manifest;
 use ferrovia_core::workload::ImageReference;
 
+pub use self::leftovers::Leftovers;
 pub use self::plan::{BuildPlan, Start};
 use crate::bases::{self, Bases, architecture, registry_failed};
 use crate::buildkit::canary;
@@ -69,6 +71,8 @@ pub struct Parts {
     pub manifests: Arc<dyn Manifests>,
     /// Starts BuildKit and its clients.
     pub launcher: Arc<dyn Launcher>,
+    /// Serves the registry to them.
+    pub serve: registry::Serve,
 }
 
 /// How the builder is set up.
@@ -128,7 +132,7 @@ impl PlatformBuilder {
     /// when the data directory cannot be written.
     pub fn new(parts: Parts, options: Options) -> Result<Arc<Self>, BuildError> {
         let unusable = |error: std::io::Error| unusable(&options.data_directory, &error);
-        crate::buildkit::secrets::sweep(&work_directory(&options)).map_err(unusable)?;
+        crate::buildkit::secrets::sweep(&work_directory(&options.data_directory)).map_err(unusable)?;
         let key = key::VariablesKey::ensure(&options.data_directory).map_err(unusable)?;
         let extra = options.extra_ca_file.as_deref();
         let client = Client::new(options.hosts.clone(), architecture(), extra)
@@ -151,6 +155,7 @@ impl PlatformBuilder {
             },
             Arc::clone(&parts.launcher),
             registry::router(Arc::clone(&parts.store), parts.access.clone()),
+            Arc::clone(&parts.serve),
         )?;
         let bases = Bases::new(
             bases::Options {
@@ -303,8 +308,8 @@ pub fn daemon_directory(data_directory: &Path) -> PathBuf {
     data_directory.join("daemon")
 }
 
-fn work_directory(options: &Options) -> PathBuf {
-    options.data_directory.join("work")
+fn work_directory(data_directory: &Path) -> PathBuf {
+    data_directory.join("work")
 }
 
 fn unusable(directory: &Path, error: &std::io::Error) -> BuildError {

@@ -18,6 +18,12 @@ mod name;
 mod store;
 mod upload;
 
+use std::sync::Arc;
+
+use axum::Router;
+use futures_util::future::BoxFuture;
+use tokio::net::TcpListener;
+
 pub use access::{Access, Grant, Login, Scope};
 pub use error::Error;
 pub use garbage::Swept;
@@ -26,3 +32,7 @@ pub use manifest::{Descriptor, Manifest, MediaType};
 pub use name::{Reference, Repository, Tag};
 pub use store::{Limits, Store, StoredManifest};
 pub use upload::Upload;
+
+/// Serves the registry on a listener until it is dropped, and its connections with it. Who makes the builder gives it,
+/// since bounds on connections belong to the process' one HTTP server.
+pub type Serve = Arc<dyn Fn(TcpListener, Router) -> BoxFuture<'static, ()> + Send + Sync>;

@@ -91,7 +91,7 @@ fn finish(result: Result<ExitCode, Failure>) -> ExitCode {
 }
 
 /// An error and its sources in one line. Errors say only their own level; this is where the levels are put together.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

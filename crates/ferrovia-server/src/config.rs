@@ -245,6 +245,10 @@ impl Paths {
     pub fn fake_socket(&self) -> PathBuf {
         self.run.join("fake.sock")
     }
+    /// What builds need while they run: sockets, secrets.
+    pub fn build_run(&self) -> PathBuf {
+        self.run.join("build")
+    }
     /// Logs of applications and builds.
     pub fn logs(&self) -> PathBuf {
         self.data.join("logs")

@@ -3,13 +3,12 @@
 //! Nobody's request depends on it: it may end at any moment and start again. It waits for the database as long as it
 //! must, and ends by itself only on SIGTERM.
 
-mod builds;
+pub mod builds;
 mod database;
 mod installation;
 mod registries;
 mod registry_address;
 
-use std::future::IntoFuture;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,8 +58,10 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let access = Access::default();
     let grant = access.grant("engine", Scope::PullAll);
     let listener = listen(config.registry_listen).await?;
-    let serving = axum::serve(listener, registry::router(store.clone(), access.clone()));
-    tokio::spawn(serving.into_future());
+    let router = registry::router(store.clone(), access.clone());
+    // To this process' end: engines may still pull while requests to the API come to theirs.
+    let always = CancellationToken::new();
+    tokio::spawn(serve::serve_bounded(listener, router, serve::REGISTRY, always));
     let common = Common {
         id,
         db: db.clone(),

@@ -23,8 +23,9 @@ use super::cgroup::{BuildGroup, BuildLimits, GroupPlan};
 use super::config::Upstream;
 use super::network::BuildNetwork;
 use super::tools::Tools;
-use crate::BuildError;
 use crate::launch::{ChildSpec, Launcher};
+use crate::registry::Serve;
+use crate::{BuildError, durable};
 
 /// How long the daemon stays without a build, in milliseconds.
 const IDLE_MS: u64 = 60_000;
@@ -68,6 +69,7 @@ pub struct Buildkit {
     options: Options,
     launcher: Arc<dyn Launcher>,
     registry: Router,
+    serve: Serve,
     group: BuildGroup,
     network: BuildNetwork,
     state: Mutex<State>,
@@ -102,15 +104,14 @@ impl Running {
 }
 
 impl Buildkit {
-    /// A daemon that does not run yet. `registry` is served to it inside its network.
+    /// A daemon that does not run yet. `registry` is served to it inside its network, by `serve`.
     pub fn new(
         options: Options,
         launcher: Arc<dyn Launcher>,
         registry: Router,
+        serve: Serve,
     ) -> Result<Arc<Self>, BuildError> {
-        let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let systemd = Path::new("/run/systemd/system").is_dir();
-        let hierarchy = super::cgroup::Hierarchy::detect(&mountinfo, systemd).ok_or_else(|| BuildError {
+        let hierarchy = super::cgroup::Hierarchy::of_host().ok_or_else(|| BuildError {
             report: Report::new(
                 "build_limits_unavailable",
                 "this host has no control groups for memory, cpu and pids, so builds could not be limited",
@@ -124,6 +125,7 @@ impl Buildkit {
             options,
             launcher,
             registry,
+            serve,
             state: Mutex::default(),
             canary: StdMutex::default(),
             scopes: StdMutex::default(),
@@ -142,7 +144,7 @@ impl Buildkit {
 
     /// Directory for secrets of builds.
     pub(super) fn secret_directory(&self) -> PathBuf {
-        self.options.run_directory.join("secrets")
+        secret_directory(&self.options.run_directory)
     }
 
     pub(super) fn socket(&self) -> PathBuf {
@@ -175,12 +177,6 @@ impl Buildkit {
         self.end(&mut state).await
     }
 
-    /// As [`Self::stop`], and takes the host's end of the network away: when the platform itself ends.
-    pub async fn purge(&self) -> Result<(), BuildError> {
-        self.stop().await?;
-        self.network.remove().await
-    }
-
     /// Whether somebody builds now.
     pub async fn is_used(&self) -> bool {
         self.state.lock().await.users > 0
@@ -188,7 +184,20 @@ impl Buildkit {
 
     /// Makes the host's end of the network, so that `node` finds its gateway there.
     pub async fn ensure_bridge(&self) -> Result<(), BuildError> {
+        self.ensure_run_directory().await?;
         self.network.ensure_bridge().await
+    }
+
+    /// Before anything else is made: it says that there is something to take away.
+    async fn ensure_run_directory(&self) -> Result<(), BuildError> {
+        let made = durable::ensure_directory(&self.options.run_directory).await;
+        made.map_err(|error| BuildError {
+            report: Report::new(
+                "buildkit_failed",
+                format!("the run directory of builds cannot be made ({error})"),
+            ),
+            class: Class::Unavailable,
+        })
     }
 
     async fn end(&self, state: &mut State) -> Result<(), BuildError> {
@@ -228,6 +237,11 @@ impl Buildkit {
             }
         }
     }
+}
+
+/// Where secrets of builds are, below the run directory.
+pub(crate) fn secret_directory(run_directory: &Path) -> PathBuf {
+    run_directory.join("secrets")
 }
 
 fn vanished() -> BuildError {

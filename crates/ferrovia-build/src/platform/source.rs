@@ -95,7 +95,9 @@ impl PlatformBuilder {
         let began = Instant::now();
         let unusable = |error: std::io::Error| unusable(&self.options.data_directory, &error);
         // A name of its own: what an interrupted pass of the same build left may still be on its way out.
-        let work = Work(work_directory(&self.options).join(uuid::Uuid::now_v7().simple().to_string()));
+        let work = Work(
+            work_directory(&self.options.data_directory).join(uuid::Uuid::now_v7().simple().to_string()),
+        );
         tokio::fs::create_dir_all(&work.0).await.map_err(unusable)?;
         let directory = work.0.join("source");
         let unpacked = self

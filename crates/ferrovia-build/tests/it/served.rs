@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use ferrovia_build::registry::{Access, Grant, Limits, Scope, Store, router};
+use ferrovia_build::registry::{Access, Grant, Limits, Scope, Serve, Store, router};
+
+/// Serves without bounds on connections.
+pub fn serve() -> Serve {
+    Arc::new(|listener, app| Box::pin(async move { axum::serve(listener, app).await.unwrap() }))
+}
 
 /// A running registry.
 pub struct Served {
@@ -34,7 +39,7 @@ impl Served {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let host = listener.local_addr().unwrap().to_string();
         let app = router(Arc::clone(&store), access.clone());
-        let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        let task = tokio::spawn(serve()(listener, app));
         Self {
             store,
             access,

@@ -16,7 +16,7 @@ use ferrovia_build::buildkit::solve::{Job, SolveError, Solved};
 use ferrovia_build::fetch::Hosts;
 use ferrovia_build::launch::ShellLauncher;
 use ferrovia_build::narrator::Narrator;
-use ferrovia_build::platform::{Manifests, Options, Parts, PlatformBuilder};
+use ferrovia_build::platform::{Leftovers, Manifests, Options, Parts, PlatformBuilder};
 use ferrovia_build::tree::TreeStore;
 use ferrovia_build::{BuildError, BuildLog, BuildRequest, BuildSource, Builder, BuiltImage, PlannedBuild};
 use ferrovia_core::id::{BuildId, ProjectId, ServiceId};
@@ -25,10 +25,14 @@ use ferrovia_core::settings::BuildSettings;
 use ferrovia_core::tree::Manifest;
 
 use crate::served::Served;
+use crate::served::serve;
 use crate::trees::{put_all, scan};
 
 /// Memory of builds in tests, in bytes.
 pub const MEMORY_BYTES: u64 = 512 * 1024 * 1024;
+
+/// Control group of builds in tests.
+const GROUP: &str = "ferrovia-fb";
 
 static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
@@ -127,6 +131,7 @@ impl Site {
             trees: trees.clone(),
             manifests: Arc::clone(&manifests) as Arc<dyn Manifests>,
             launcher: Arc::new(ShellLauncher),
+            serve: serve(),
         };
         let options = Options {
             data_directory: directory.join("buildkit"),
@@ -134,7 +139,7 @@ impl Site {
             registry,
             hosts,
             extra_ca_file: extra_authority(),
-            group: "ferrovia-fb".into(),
+            group: GROUP.into(),
             limits: BuildLimits {
                 memory_bytes: MEMORY_BYTES,
                 cpu_quota_millis: None,
@@ -161,6 +166,13 @@ impl Site {
             manifests,
             lines: Arc::default(),
         }
+    }
+
+    /// What the site's builds hold of the host.
+    fn leftovers(&self) -> Leftovers {
+        let directory = self.served.directory.path();
+        let (data, run) = (directory.join("buildkit"), directory.join("run"));
+        Leftovers::new(&data, &run, GROUP, &address_plan())
     }
 
     /// A directory as an uploaded tree of a project; its digest.
@@ -263,7 +275,16 @@ where
     let _one = ONE.lock().await;
     let site = Arc::new(Site::start(hosts).await);
     let ended = tokio::spawn(test(Arc::clone(&site))).await;
-    site.kit.purge().await.unwrap_or_else(|error| panic!("{error:?}"));
+    // As when control was killed: nobody tells BuildKit to end.
+    let leftovers = site.leftovers();
+    // Also of a test that never built: an earlier one may have been killed.
+    std::fs::create_dir_all(site.served.directory.path().join("run")).unwrap();
+    leftovers
+        .remove()
+        .await
+        .unwrap_or_else(|error| panic!("{error:?}"));
+    assert!(!leftovers.exist());
+    assert!(!Path::new("/sys/class/net/fbbuild").exists());
     assert!(!Path::new("/run/netns/fbbuild").exists());
     assert!(!Path::new("/sys/fs/cgroup/memory/ferrovia-fb").exists());
     if let Err(error) = ended {

@@ -149,6 +149,7 @@ async fn images_that_no_row_names_go() {
         trees: TreeStore::new(directory.path().join("trees")),
         manifests: Arc::new(StoredManifests(test.db.clone())),
         launcher: Arc::new(ShellLauncher),
+        serve: Arc::new(|_, _| Box::pin(std::future::pending())),
     };
     let options = Options {
         data_directory: directory.path().join("builds"),

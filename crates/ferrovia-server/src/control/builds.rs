@@ -7,7 +7,7 @@ use std::time::Duration;
 use ferrovia_build::BuildLog;
 use ferrovia_build::buildkit::cgroup::BuildLimits;
 use ferrovia_build::launch::ReexecLauncher;
-use ferrovia_build::platform::{Options, Parts, PlatformBuilder};
+use ferrovia_build::platform::{Leftovers, Options, Parts, PlatformBuilder};
 use ferrovia_build::registry::{Access, Store};
 use ferrovia_build::tree::TreeStore;
 use ferrovia_control::disk::StoredManifests;
@@ -16,6 +16,7 @@ use ferrovia_store::Db;
 use super::registries;
 use crate::command::Failure;
 use crate::config::Config;
+use crate::http::serve;
 use crate::process::executable;
 
 /// Where Debian installs the plugins of containers' networks.
@@ -49,14 +50,15 @@ pub fn open(
         launcher: Arc::new(ReexecLauncher {
             executable: executable::path()?,
         }),
+        serve: serve::builds_registry(),
     };
     let options = Options {
         data_directory: config.paths.buildkit(),
-        run_directory: config.paths.run.join("build"),
+        run_directory: config.paths.build_run(),
         registry: config.registry_listen,
         hosts: registries::read(config)?,
         extra_ca_file: build.extra_ca_file.clone(),
-        group: format!("{}-builds", config.addresses.interface_prefix),
+        group: group(config),
         limits,
         addresses: config.addresses.clone(),
         dns: Vec::new(),
@@ -69,6 +71,17 @@ pub fn open(
         seed_directory: build.seed_dir.clone(),
     };
     Ok(PlatformBuilder::new(parts, options)?)
+}
+
+/// What builds hold of the host, for whoever ends the platform.
+pub fn leftovers(config: &Config) -> Leftovers {
+    let (data, run) = (config.paths.buildkit(), config.paths.build_run());
+    Leftovers::new(&data, &run, &group(config), &config.addresses)
+}
+
+/// The control group of builds.
+fn group(config: &Config) -> String {
+    format!("{}-builds", config.addresses.interface_prefix)
 }
 
 /// Makes ready what the first build needs, so that nobody waits for it; a build that comes first does the same.

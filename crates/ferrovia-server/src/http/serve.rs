@@ -1,7 +1,8 @@
-//! The listeners: TCP with what is known of the peer, and the Unix socket of the host's owner.
+//! The listeners of control: the API's TCP with what is known of the peer, the Unix socket of the host's owner, and the
+//! registry's two, for engines and for builds.
 //!
-//! One task per connection. Bounds that belong to a connection are here: how long a head may take to come, how large
-//! it may be, how many connections there are.
+//! One task per connection, and one way to serve them all. Bounds that belong to a connection are here: how long a head
+//! may take to come, how large it may be, how many connections there are.
 
 use std::convert::Infallible;
 use std::io;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use futures_util::FutureExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -19,16 +21,28 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tower_service::Service;
 
 use super::auth::Peer;
 use super::pace::Paced;
 
-/// Connections that are open at once, per listener.
-pub const MAX_CONNECTIONS: usize = 1_024;
-/// Longest time for a request's head to come, in milliseconds.
-pub const HEAD_TIMEOUT_MS: u64 = 10_000;
+/// The API's listeners.
+pub const API: Bounds = Bounds {
+    connections: 1_024,
+    head_timeout_ms: 10_000,
+};
+/// The registry's listener for engines: an engine pulls a few layers of a few images at once.
+pub const REGISTRY: Bounds = Bounds {
+    connections: 256,
+    head_timeout_ms: 10_000,
+};
+/// The registry's listener inside the network of builds, which only BuildKit and its clients reach. They use a connection
+/// again for up to two minutes, and an upload on one that is just being closed fails.
+pub const BUILDS_REGISTRY: Bounds = Bounds {
+    connections: 256,
+    head_timeout_ms: 150_000,
+};
 /// Largest head of a request, in bytes.
 pub const MAX_HEAD_BYTES: usize = 32 * 1024;
 /// Most header fields of a request.
@@ -39,6 +53,15 @@ pub const WRITE_PROGRESS_MS: u64 = 30_000;
 pub const SHUTDOWN_GRACE_MS: u64 = 5_000;
 /// Pause after a connection could not be accepted (no file descriptors left), in milliseconds.
 const ACCEPT_PAUSE_MS: u64 = 100;
+
+/// Bounds on the connections of a listener.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Connections that are open at once; the next ones wait in the kernel's queue.
+    pub connections: usize,
+    /// Longest time for a request's head to come, from the connection's beginning or the answer before, in milliseconds.
+    pub head_timeout_ms: u64,
+}
 
 /// Cancelled when the server ends; in each request, for answers that would last beyond it.
 #[derive(Debug, Clone)]
@@ -58,9 +81,14 @@ pub fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Serves over TCP until `ended`, then lets requests in hand finish for a while.
+/// Serves the API over TCP until `ended`, then lets requests in hand finish for a while.
 pub async fn serve_tcp(listener: TcpListener, router: Router, ended: CancellationToken) {
-    let server = Server::new(router, ended.clone());
+    serve_bounded(listener, router, API, ended).await;
+}
+
+/// As [`serve_tcp`], with other bounds. Dropping it cuts its connections.
+pub async fn serve_bounded(listener: TcpListener, router: Router, bounds: Bounds, ended: CancellationToken) {
+    let server = Server::new(router, bounds, ended.clone());
     while let Some(permit) = server.turn(&ended).await {
         tokio::select! {
             () = ended.cancelled() => break,
@@ -77,9 +105,16 @@ pub async fn serve_tcp(listener: TcpListener, router: Router, ended: Cancellatio
     server.finish().await;
 }
 
+/// How a builder serves the registry inside the network of builds.
+pub fn builds_registry() -> ferrovia_build::registry::Serve {
+    Arc::new(|listener, router| {
+        serve_bounded(listener, router, BUILDS_REGISTRY, CancellationToken::new()).boxed()
+    })
+}
+
 /// Serves over a Unix socket until `ended`. Who is not root and not this process' own user is not let in.
 pub async fn serve_unix(listener: UnixListener, router: Router, ended: CancellationToken) {
-    let server = Server::new(router, ended.clone());
+    let server = Server::new(router, API, ended.clone());
     let own = rustix::process::geteuid().as_raw();
     while let Some(permit) = server.turn(&ended).await {
         tokio::select! {
@@ -98,7 +133,7 @@ pub async fn serve_unix(listener: UnixListener, router: Router, ended: Cancellat
 }
 
 async fn pause(error: &io::Error) {
-    tracing::warn!(%error, "a connection to the API could not be accepted");
+    tracing::warn!(%error, "a connection could not be accepted");
     tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
 }
 
@@ -106,19 +141,21 @@ struct Server {
     router: Router,
     connections: Arc<Semaphore>,
     graceful: GracefulShutdown,
+    head_timeout: Duration,
     ended: CancellationToken,
-    /// Cancelled when no connection may go on.
-    cut: CancellationToken,
+    /// Cancelled when no connection may go on: with the server, however it ends.
+    cut: DropGuard,
 }
 
 impl Server {
-    fn new(router: Router, ended: CancellationToken) -> Self {
+    fn new(router: Router, bounds: Bounds, ended: CancellationToken) -> Self {
         Self {
             router,
-            connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            connections: Arc::new(Semaphore::new(bounds.connections)),
             graceful: GracefulShutdown::new(),
+            head_timeout: Duration::from_millis(bounds.head_timeout_ms),
             ended,
-            cut: CancellationToken::new(),
+            cut: CancellationToken::new().drop_guard(),
         }
     }
 
@@ -149,12 +186,12 @@ impl Server {
         });
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(Duration::from_millis(HEAD_TIMEOUT_MS))
+            .header_read_timeout(self.head_timeout)
             .max_buf_size(MAX_HEAD_BYTES)
             .max_headers(MAX_HEADERS)
             .serve_connection(TokioIo::new(stream), service);
         let connection = self.graceful.watch(connection);
-        let cut = self.cut.clone();
+        let cut = self.cut.token().clone();
         tokio::spawn(async move {
             tokio::select! {
                 // A client that goes away is no event of ours.
@@ -168,6 +205,6 @@ impl Server {
     async fn finish(self) {
         let grace = Duration::from_millis(SHUTDOWN_GRACE_MS);
         let _ = tokio::time::timeout(grace, self.graceful.shutdown()).await;
-        self.cut.cancel();
+        drop(self.cut);
     }
 }

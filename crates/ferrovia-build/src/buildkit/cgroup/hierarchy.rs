@@ -75,6 +75,12 @@ fn optional(path: PathBuf, value: impl ToString) -> Write {
 }
 
 impl Hierarchy {
+    /// This host's; `None` when the controllers are not there.
+    pub fn of_host() -> Option<Self> {
+        let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        Self::detect(&mountinfo, Path::new("/run/systemd/system").is_dir())
+    }
+
     /// Reads it from `/proc/self/mountinfo`; `None` when the controllers are not there.
     pub fn detect(mountinfo: &str, systemd: bool) -> Option<Self> {
         let mut unified = None;

@@ -65,6 +65,7 @@ impl Buildkit {
             let class = Class::Unavailable;
             return Err(BuildError { report, class });
         }
+        self.ensure_run_directory().await?;
         // Whatever an earlier control left.
         self.group.remove().await?;
         self.network.renew().await?;
@@ -84,12 +85,7 @@ impl Buildkit {
         let listener = network::listen(&self.network.namespace(), self.options.registry)
             .and_then(tokio::net::TcpListener::from_std)
             .map_err(|error| failed(format!("the registry cannot listen for builds ({error})")))?;
-        let service = self.registry.clone();
-        let registry = tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, service).await {
-                tracing::error!(%error, "the registry does not serve builds any more");
-            }
-        });
+        let registry = tokio::spawn((self.serve)(listener, self.registry.clone()));
         let running = supervise(child, registry, tools, plan);
         match self.prove(&running, canary).await {
             Ok(()) => Ok(running),
@@ -133,7 +129,6 @@ impl Buildkit {
 
     async fn write_files(&self, cgroup_parent: &str) -> std::io::Result<()> {
         let (run, data) = (&self.options.run_directory, &self.options.data_directory);
-        durable::ensure_directory(run).await?;
         durable::ensure_directory(data).await?;
         secrets::sweep(&self.secret_directory())?;
         secrets::sweep(&run.join("addresses"))?;
