@@ -3,6 +3,7 @@
 //! Every process of the platform takes the same flags and the same file, so that each also starts alone. What
 //! processes need of each other they find under the run directory.
 
+mod database;
 mod file;
 mod flags;
 
@@ -12,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest;
 use ferrovia_core::network::AddressPlan;
-use ferrovia_core::secret::Secret;
 
+pub use database::Database;
 pub use file::{BuildFile, ConfigFile, EdgeFile, NetworkFile, RegistryFile};
 pub use flags::{EngineKind, Flags};
 
@@ -33,8 +34,8 @@ const LONGEST_SOCKET_NAME_BYTES: usize = 32;
 pub struct Config {
     /// Where everything lies and who listens where.
     pub paths: Paths,
-    /// PostgreSQL elsewhere; none: a private one under the data directory.
-    pub database_url: Option<Secret>,
+    /// Which PostgreSQL.
+    pub database: Database,
     /// What runs replicas.
     pub engine: EngineKind,
     /// The Docker Engine's socket.
@@ -91,6 +92,7 @@ impl Config {
     /// [`ConfigError`], naming the setting; nothing has been changed.
     pub fn load(flags: Flags) -> Result<Self, ConfigError> {
         let mut file = match &flags.config {
+            _ if flags.resolved.is_some() => ConfigFile::default(),
             Some(path) => ConfigFile::read(path)?,
             None if Path::new(DEFAULT_CONFIG).exists() => ConfigFile::read(Path::new(DEFAULT_CONFIG))?,
             None => ConfigFile::default(),
@@ -104,6 +106,13 @@ impl Config {
                 setting.clone_from(flag);
             }
         }
+        if flags.edge_workers.is_some() {
+            file.edge.workers = flags.edge_workers;
+        }
+        let database = Database::of(
+            (flags.database_url.clone(), flags.database_url_file.clone()),
+            (file.database_url.take(), file.database_url_file.take()),
+        )?;
         let data_dir = absolute(
             "data-dir",
             flags.data_dir.clone().or_else(|| file.data_dir.clone()),
@@ -168,11 +177,7 @@ impl Config {
                 data: data_dir,
                 run: run_dir,
             },
-            database_url: flags
-                .database_url
-                .clone()
-                .or_else(|| file.database_url.clone())
-                .map(Secret::new),
+            database,
             engine,
             docker_socket,
             api_listen,
@@ -192,14 +197,28 @@ impl Config {
         })
     }
 
-    /// The arguments that give another process of the platform the same configuration. A database URL is not among
-    /// them: it travels in the environment, since arguments can be read by every user of the host.
+    /// The arguments that give another process of the platform the same configuration. The database is not among
+    /// them: only control is told, in its environment, since arguments can be read by every user of the host.
     pub fn arguments(&self) -> Vec<String> {
         self.flags.arguments(self)
     }
 
-    /// A digest over everything that a process was configured with: two equal ones need no restart.
+    /// The arguments that give the edge what it needs. It reads no file: it is not root, and there is nothing for it in
+    /// a file that only root may read.
+    pub fn edge_arguments(&self) -> Vec<String> {
+        let mut arguments = flags::resolved(self);
+        let workers = self.file.edge.workers;
+        arguments.extend(workers.map(|workers| format!("--edge-workers={workers}")));
+        arguments.push(format!("--resolved={}", self.hash()));
+        arguments
+    }
+
+    /// A digest over everything that a process was configured with: two equal ones need no restart. The database is not
+    /// in it: control, which alone knows it, is renewed with every `serve`.
     pub fn hash(&self) -> String {
+        if let Some(hash) = &self.flags.resolved {
+            return hash.clone();
+        }
         let mut text = self.arguments().join("\u{0}");
         // Writing to a string does not fail.
         let _ = write!(text, "\u{0}{:?}", self.file);
@@ -358,10 +377,33 @@ mod tests {
             ..Flags::default()
         };
         let first = Config::load(given).unwrap();
-        let arguments = std::iter::once("ferroviad".to_owned()).chain(first.arguments());
-        let second = Config::load(Only::parse_from(arguments).flags).unwrap();
+        let parsed = |arguments: Vec<String>| {
+            let arguments = std::iter::once("ferroviad".to_owned()).chain(arguments);
+            Config::load(Only::parse_from(arguments).flags).unwrap()
+        };
+        let second = parsed(first.arguments());
         assert_eq!(first.hash(), second.hash());
         assert_eq!(first.paths, second.paths);
+
+        // The edge gets the same without the file, which it may not be able to read.
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f.toml");
+        let text = "database_url_file = \"/srv/url\"\nhttp_listen = \"127.0.0.1:81\"\n[edge]\nworkers = 3\n";
+        std::fs::write(&path, text).unwrap();
+        let first = Config::load(Flags {
+            config: Some(path.clone()),
+            ..Flags::default()
+        })
+        .unwrap();
+        assert_eq!(first.database, Database::File("/srv/url".into()));
+        let arguments = first.edge_arguments();
+        assert!(!arguments.iter().any(|argument| argument.contains("/srv/url")));
+        std::fs::remove_file(path).unwrap();
+        let edge = parsed(arguments);
+        assert_eq!(first.hash(), edge.hash());
+        assert_eq!((&first.paths, first.http_listen), (&edge.paths, edge.http_listen));
+        assert_eq!(edge.file.edge.workers, Some(3));
+        assert!(edge.database.is_private());
     }
 
     #[test]

@@ -33,6 +33,7 @@ const SAY_AGAIN_S: u64 = 5;
 /// When a requirement is missing or another `serve` lives.
 pub async fn run(config: Config) -> Result<(), Failure> {
     let began = Instant::now();
+    config.database.check()?;
     let findings = doctor::preflight(&config).await;
     let problems: Vec<_> = findings
         .iter()
@@ -53,9 +54,9 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let _lock = Lock::take(&config.paths.run, "serve", &config.hash())?;
     installation::ensure(&config.paths.data)?;
     let sockets = listeners::Sockets::open(&config, edge_user.0).await?;
-    let database = match config.database_url {
-        Some(_) => None,
-        None => Some(
+    let database = match config.database.is_private() {
+        false => None,
+        true => Some(
             database::start(&config)
                 .await
                 .map_err(|error| explained(&error.report()))?,

@@ -58,7 +58,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         // After node, which answers names on their bridge.
         end_builds(&builds::leftovers(&config), &mut failures).await;
     }
-    if config.database_url.is_none() {
+    if config.database.is_private() {
         match ferrovia_store::embedded::stop(&database::place(&config)).await {
             Ok(true) => eprintln!("stopped  PostgreSQL"),
             Ok(false) => {}

@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use ferrovia_core::network::AddressPlan;
+use ferrovia_core::secret::Secret;
 use ipnet::Ipv4Net;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
-use super::{ConfigError, EngineKind};
+use super::{ConfigError, EngineKind, database};
 
 /// The whole file.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -18,8 +19,11 @@ pub struct ConfigFile {
     pub data_dir: Option<PathBuf>,
     /// As `--run-dir`.
     pub run_dir: Option<PathBuf>,
-    /// As `--database-url`.
-    pub database_url: Option<String>,
+    /// As `--database-url`. A file that says it must be closed to everybody but its owner.
+    #[serde(deserialize_with = "secret")]
+    pub database_url: Option<Secret>,
+    /// As `--database-url-file`.
+    pub database_url_file: Option<PathBuf>,
     /// As `--engine`.
     pub engine: Option<EngineKind>,
     /// As `--docker-host`.
@@ -129,18 +133,39 @@ impl ConfigFile {
             path: path.to_owned(),
             why,
         };
-        let size = std::fs::metadata(path)
-            .map_err(|error| read(error.to_string()))?
-            .len();
+        let metadata = std::fs::metadata(path).map_err(|error| read(error.to_string()))?;
+        let size = metadata.len();
         if size > MAX_FILE_BYTES {
             return Err(read(format!("it has {size} bytes, more than {MAX_FILE_BYTES}")));
         }
         let text = std::fs::read_to_string(path).map_err(|error| read(error.to_string()))?;
-        toml::from_str(&text).map_err(|error| ConfigError::Parse {
+        let parse = |why: String| ConfigError::Parse {
             path: path.to_owned(),
-            why: error.to_string(),
-        })
+            why,
+        };
+        let file: Self = toml::from_str(&text).map_err(|error| parse(explained(&text, &error)))?;
+        if file.database_url.is_some() && database::is_open_to_others(&metadata) {
+            return Err(parse(format!(
+                "it holds `database_url` and can be read by others; run `chmod 600 {}`, or put the URL into a file of \
+                 its own and name that as `database_url_file`",
+                path.display()
+            )));
+        }
+        Ok(file)
     }
+}
+
+/// Where and why, without the line itself, which may hold a password.
+fn explained(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    match before {
+        Some(before) => format!("line {}: {}", before.matches('\n').count() + 1, error.message()),
+        None => error.message().to_owned(),
+    }
+}
+
+fn secret<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Secret>, D::Error> {
+    String::deserialize(from).map(|text| Some(Secret::new(text)))
 }
 
 #[cfg(test)]
@@ -153,6 +178,42 @@ mod tests {
         let path = dir.path().join("f.toml");
         std::fs::write(&path, "[build]\nslotz = 3\n").unwrap();
         let error = ConfigFile::read(&path).unwrap_err().to_string();
-        assert!(error.contains("slotz"), "{error}");
+        assert!(error.contains("line 2: unknown field `slotz`"), "{error}");
+    }
+
+    #[test]
+    fn a_password_is_in_no_error_and_no_debug_output() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f.toml");
+        let url = "postgres://u:hunter2@h/d";
+        let read = |text: String, mode: u32| {
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            ConfigFile::read(&path)
+        };
+        for (text, wanted) in [
+            (
+                format!("database_ulr = \"{url}\"\n"),
+                "line 1: unknown field `database_ulr`",
+            ),
+            (format!("\ndatabase_url = \"{url}\n"), "line 2: "),
+            (format!("database_url = [\"{url}\"]\n"), "line 1: invalid type"),
+        ] {
+            let error = read(text, 0o600).unwrap_err().to_string();
+            assert!(error.contains(wanted) && !error.contains("hunter2"), "{error}");
+        }
+        let text = format!("database_url = \"{url}\"\n");
+        for mode in [0o644, 0o640, 0o604] {
+            let error = read(text.clone(), mode).unwrap_err().to_string();
+            assert!(
+                error.contains("chmod 600") && !error.contains("hunter2"),
+                "{error}"
+            );
+        }
+        let file = read(text, 0o600).unwrap();
+        assert_eq!(file.database_url.as_ref().unwrap().expose(), url);
+        assert!(!format!("{file:?}").contains("hunter2"));
+        assert!(read("engine = \"fake\"\n".to_owned(), 0o644).is_ok());
     }
 }

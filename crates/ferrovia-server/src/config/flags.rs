@@ -1,9 +1,11 @@
 //! The flags that every process of the platform takes.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ferrovia_core::network::AddressPlan;
+use ferrovia_core::secret::Secret;
 use ferrovia_engine::fake;
 use serde::Deserialize;
 
@@ -48,14 +50,19 @@ pub struct Flags {
     /// Configuration file [default: /etc/ferrovia/ferroviad.toml when there]
     #[arg(long, env = "FERROVIA_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// PostgreSQL elsewhere [default: a private one under the data directory]
+    /// PostgreSQL elsewhere; one with a password is better given by file [default: a private one under the data
+    /// directory]
     #[arg(
         long,
         env = "FERROVIA_DATABASE_URL",
         value_name = "URL",
-        hide_env_values = true
+        hide_env_values = true,
+        value_parser = |text: &str| Ok::<_, Infallible>(Secret::new(text))
     )]
-    pub database_url: Option<String>,
+    pub database_url: Option<Secret>,
+    /// File with the URL of PostgreSQL elsewhere, which only root may read; only `control` reads it
+    #[arg(long, env = "FERROVIA_DATABASE_URL_FILE", value_name = "FILE")]
+    pub database_url_file: Option<PathBuf>,
     /// What runs replicas [default: docker]
     #[arg(long, env = "FERROVIA_ENGINE", value_name = "ENGINE")]
     pub engine: Option<EngineKind>,
@@ -83,22 +90,18 @@ pub struct Flags {
     /// Directory of base images made on this machine, shared with other installations on it [default: none]
     #[arg(long, env = "FERROVIA_BUILD_SEED_DIR", value_name = "DIR")]
     pub build_seed_dir: Option<PathBuf>,
+    /// Threads of the edge
+    #[arg(long, value_name = "N", hide = true)]
+    pub edge_workers: Option<usize>,
+    /// Everything is in the arguments and no file is read; the digest of what they were taken from
+    #[arg(long, value_name = "DIGEST", hide = true)]
+    pub resolved: Option<String>,
 }
 
 impl Flags {
     /// The resolved configuration as arguments; the file by its path, so that it is read again.
     pub(super) fn arguments(&self, config: &Config) -> Vec<String> {
-        let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
-        let mut arguments = vec![
-            format!("--data-dir={}", text(&config.paths.data)),
-            format!("--run-dir={}", text(&config.paths.run)),
-            format!("--engine={}", config.engine.as_str()),
-            format!("--docker-host=unix://{}", text(&config.docker_socket)),
-            format!("--api-listen={}", config.api_listen),
-            format!("--registry-listen={}", config.registry_listen),
-            format!("--http-listen={}", config.http_listen),
-            format!("--apps-domain={}", config.apps_domain),
-        ];
+        let mut arguments = resolved(config);
         let optional = [
             ("config", &self.config),
             ("build-extra-ca-file", &config.file.build.extra_ca_file),
@@ -112,4 +115,22 @@ impl Flags {
         );
         arguments
     }
+}
+
+/// The settings that are flags and have no place in the file but the top.
+pub(super) fn resolved(config: &Config) -> Vec<String> {
+    vec![
+        format!("--data-dir={}", text(&config.paths.data)),
+        format!("--run-dir={}", text(&config.paths.run)),
+        format!("--engine={}", config.engine.as_str()),
+        format!("--docker-host=unix://{}", text(&config.docker_socket)),
+        format!("--api-listen={}", config.api_listen),
+        format!("--registry-listen={}", config.registry_listen),
+        format!("--http-listen={}", config.http_listen),
+        format!("--apps-domain={}", config.apps_domain),
+    ]
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
 }

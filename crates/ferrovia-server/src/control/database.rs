@@ -18,7 +18,7 @@ const MAX_PAUSE_MS: u64 = 5_000;
 /// # Errors
 /// What does not go away by waiting: a wrong address, a schema that cannot be migrated, keys that were lost.
 pub async fn open(config: &Config) -> Result<(Db, Keyring), Failure> {
-    let url = match &config.database_url {
+    let url = match config.database.url()? {
         Some(url) => url.expose().to_owned(),
         None => embedded::url(&config.paths.run),
     };

@@ -78,9 +78,9 @@ impl Installation for Running {
     async fn components(&self) -> Vec<Component> {
         let limit = Duration::from_millis(PING_MS);
         let answers = matches!(tokio::time::timeout(limit, self.db.ping()).await, Ok(Ok(())));
-        let place = match self.config.database_url {
-            Some(_) => "PostgreSQL elsewhere",
-            None => "the private PostgreSQL",
+        let place = match self.config.database.is_private() {
+            true => "the private PostgreSQL",
+            false => "PostgreSQL elsewhere",
         };
         let mut components = vec![component("database", answers, place)];
         components.extend(self.parts());

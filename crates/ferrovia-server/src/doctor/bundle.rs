@@ -41,10 +41,10 @@ pub fn write(config: &Config, findings: &[Finding], path: &Path) -> io::Result<(
         text,
         "engine {:?}, database {}",
         config.engine,
-        if config.database_url.is_some() {
-            "elsewhere"
-        } else {
+        if config.database.is_private() {
             "private"
+        } else {
+            "elsewhere"
         }
     );
     let _ = writeln!(

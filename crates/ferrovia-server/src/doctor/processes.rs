@@ -44,7 +44,7 @@ pub async fn look(config: &Config) -> Vec<Finding> {
     for (unit, socket, loss) in units {
         findings.push(one(config, unit, &socket, loss).await);
     }
-    if config.database_url.is_none() {
+    if config.database.is_private() {
         findings.push(database(config).await);
     }
     findings

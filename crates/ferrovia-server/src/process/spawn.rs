@@ -7,10 +7,12 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use super::{Unit, executable, log};
-use crate::config::Config;
+use crate::config::{Config, Database};
 
-/// Where another process finds the address of a database elsewhere.
+/// Where control finds the address of a database elsewhere.
 const DATABASE_URL: &str = "FERROVIA_DATABASE_URL";
+/// Where control finds the file with it.
+const DATABASE_URL_FILE: &str = "FERROVIA_DATABASE_URL_FILE";
 
 /// Starts `ferroviad UNIT` with this configuration, as another user if one is given. It outlives its parent.
 ///
@@ -36,15 +38,24 @@ pub fn spawn(unit: Unit, config: &Config, user: Option<(u32, u32)>) -> io::Resul
         .arg(&own)
         .arg(unit.as_str())
         .arg("--log-to-file")
-        .args(config.arguments());
+        .args(match unit {
+            Unit::Edge => config.edge_arguments(),
+            Unit::FakeEngine | Unit::Node | Unit::Control => config.arguments(),
+        });
     // A developer's context must not redirect the platform.
     command.env_remove("DOCKER_HOST");
     // Only control speaks to the database; the edge runs as another user, whose processes read its environment.
-    command.env_remove(DATABASE_URL);
-    if unit == Unit::Control
-        && let Some(url) = &config.database_url
-    {
-        command.env(DATABASE_URL, url.expose());
+    command.env_remove(DATABASE_URL).env_remove(DATABASE_URL_FILE);
+    if unit == Unit::Control {
+        match &config.database {
+            Database::Private => {}
+            Database::Url(url) => {
+                command.env(DATABASE_URL, url.expose());
+            }
+            Database::File(file) => {
+                command.env(DATABASE_URL_FILE, file);
+            }
+        }
     }
     command
         .current_dir("/")
