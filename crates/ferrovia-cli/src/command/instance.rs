@@ -43,7 +43,13 @@ pub async fn cancel(session: &Session<'_>) -> Result<Exit, Failure> {
 /// Sets how many copies run.
 pub async fn scale(session: &Session<'_>, replicas: u32) -> Result<Exit, Failure> {
     let instance = session.client()?.scale(&session.here()?, replicas).await?;
-    done(session, &instance, &format!("goes to {}", counted(replicas)))
+    let what = format!("goes to {}", counted(replicas));
+    if replicas > 0 && instance.intent.target_deployment_id.is_none() {
+        // A number of copies of nothing: also where something is under way, it is for that.
+        let later = format!("{what} with the next deployment that succeeds; nothing is deployed now");
+        return told(session, &instance, &later);
+    }
+    done(session, &instance, &what)
 }
 
 /// Keeps the platform's hands off.

@@ -128,7 +128,7 @@ fn why(instance: &Instance) -> Vec<String> {
         (Outcome::Succeeded | Outcome::Cancelled | Outcome::Superseded, None) => {}
         (_, None) => lines.push(format!("{name} {}{waits}", deployment(latest))),
         (_, Some(report)) => lines.push(with_hint(
-            format!("{name} {}{waits}: {}", deployment(latest), report.message),
+            format!("{name} {}: {}", deployment(latest), report.message),
             report.hint.as_ref(),
         )),
     }

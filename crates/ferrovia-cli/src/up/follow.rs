@@ -19,6 +19,9 @@ const LAST_LINES_MS: u64 = 2_000;
 /// After this long without a word it is said that it still goes on, in milliseconds.
 const SILENCE_MS: u64 = 10_000;
 
+/// Code of the reason that somebody holds the service.
+const HELD: &str = "instance_held";
+
 /// Code of the warning that nothing runs because nothing is wanted.
 const SCALED_TO_ZERO: &str = "scaled_to_zero";
 
@@ -45,6 +48,7 @@ pub async fn follow(
     let mut told = Told {
         steps: Steps::new(verbose),
         shown: None,
+        waits: None,
         reasons: Vec::new(),
     };
     let mut last = deployment;
@@ -56,6 +60,7 @@ pub async fn follow(
         if is_final(last.outcome) {
             break;
         }
+        let waits_due = told.waits.as_ref().map_or(said, |(_, due)| *due);
         tokio::select! {
             line = lines.next::<LogLine>(), if !lines_ended => match line {
                 Ok(Some((_, line))) => {
@@ -74,6 +79,10 @@ pub async fn follow(
                 Ok(None) => last = client.deployment(last.id).await.map_err(|error| lost(error, &last))?,
                 Err(error) => return Err(lost(error, &last)),
             },
+            () = tokio::time::sleep_until(waits_due.into()), if told.waits.is_some() => {
+                told.waits_on(&last, printer);
+                said = Instant::now();
+            }
             () = tokio::time::sleep_until((said + Duration::from_millis(SILENCE_MS)).into()) => {
                 let whole = span(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
                 let at = told.steps.current().map_or(String::new(), |step| format!(": {step}"));
@@ -131,6 +140,9 @@ fn word<T: serde::Serialize>(value: T) -> String {
         .unwrap_or_default()
 }
 
+/// What is waited for is told when that lasts so long, in milliseconds: most waits are over before they are read.
+const WAITS_MS: u64 = 1_000;
+
 /// Most reasons that are remembered, so that none is told twice.
 const MAX_REASONS: usize = 100;
 
@@ -138,6 +150,8 @@ const MAX_REASONS: usize = 100;
 struct Told {
     steps: Steps,
     shown: Option<(Outcome, Option<String>, Option<Report>)>,
+    /// What is waited for and not yet told, and when it is told.
+    waits: Option<(String, Instant)>,
     reasons: Vec<String>,
 }
 
@@ -164,18 +178,37 @@ impl Told {
         if is_final(deployment.outcome) {
             return false;
         }
-        let moved = before.is_none_or(|(outcome, waits_for, _)| {
-            (outcome, &waits_for) != (deployment.outcome, &deployment.waits_for)
+        let (moved, waits_moved) = before.map_or((true, true), |(outcome, waits_for, _)| {
+            (outcome != deployment.outcome, waits_for != deployment.waits_for)
         });
         if moved {
-            let waits = deployment
-                .waits_for
+            if deployment.outcome == Outcome::Deploying {
+                self.rest_of_build(false, printer);
+            }
+            printer.say(format!("v{} {outcome}", deployment.number));
+        }
+        if moved || waits_moved {
+            let due = Instant::now() + Duration::from_millis(WAITS_MS);
+            let is_held = deployment
+                .reason
                 .as_ref()
-                .map_or(String::new(), |what| format!(" ({what})"));
-            printer.say(format!("v{} {outcome}{waits}", deployment.number));
+                .is_some_and(|reason| reason.code == HELD);
+            let waits_for = deployment.waits_for.clone().filter(|_| !is_held);
+            self.waits = waits_for.map(|what| (what, due));
         }
         let new = self.reason(deployment, printer);
         moved || new
+    }
+
+    /// What is waited for has lasted.
+    fn waits_on(&mut self, deployment: &Deployment, printer: &Printer) {
+        if let Some((what, _)) = self.waits.take() {
+            printer.say(format!(
+                "v{} {} ({what})",
+                deployment.number,
+                word(deployment.outcome)
+            ));
+        }
     }
 
     fn reason(&mut self, deployment: &Deployment, printer: &Printer) -> bool {
@@ -202,6 +235,10 @@ impl Told {
 
     fn build_ended(&mut self, deployment: &Deployment, printer: &Printer) {
         let failed = deployment.outcome == Outcome::Failed && deployment.durations_ms.deploy.is_none();
+        self.rest_of_build(failed, printer);
+    }
+
+    fn rest_of_build(&mut self, failed: bool, printer: &Printer) {
         for text in self.steps.end(failed) {
             printer.murmur(text);
         }
@@ -214,7 +251,12 @@ pub fn not_yet(number: u32, reason: &Report) -> String {
         .hint
         .as_ref()
         .map_or(String::new(), |hint| format!(" ({hint})"));
-    format!("v{number} is not healthy yet: {}{hint}", reason.message)
+    let what = if reason.code == HELD {
+        "waits"
+    } else {
+        "is not healthy yet"
+    };
+    format!("v{number} {what}: {}{hint}", reason.message)
 }
 
 async fn remaining(lines: &mut Follow, told: &mut Told, printer: &Printer) {

@@ -177,6 +177,19 @@ async fn a_failed_deployment_says_why() {
         "{}",
         ran.stderr
     );
+
+    // For people: what the step wrote, once, and where the rest is.
+    let report =
+        Report::new("build_failed", "`npm ci` exited with 1").with_log(vec!["added 12 packages".into()]);
+    let (ran, ()) = tokio::join!(server.run(&directory, &["up"]), server.move_next(Some(report)));
+    let ran = ran.code(1);
+    assert_eq!(
+        ran.stderr.matches("added 12 packages").count(),
+        1,
+        "{}",
+        ran.stderr
+    );
+    assert!(ran.stderr.contains("`ferrovia logs --build`"), "{}", ran.stderr);
 }
 
 #[tokio::test]
@@ -241,7 +254,12 @@ async fn what_is_held_waits_and_says_so() {
         .into_iter()
         .find(|line| line["event"] == "progress");
     assert_eq!(progress.unwrap()["reason"]["code"], "instance_held");
-    assert_eq!(waited.stderr.matches("is held").count(), 1, "{}", waited.stderr);
+    assert_eq!(
+        waited.stderr.matches("v2 waits: `hello` is held").count(),
+        1,
+        "{}",
+        waited.stderr
+    );
     let away = server.run(&directory, &["up", "--detach"]).await.code(0);
     assert!(
         away.stderr.contains("waits until `ferrovia release`"),

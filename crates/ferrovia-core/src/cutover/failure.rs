@@ -40,7 +40,7 @@ pub(super) fn ended(exit: &Exit, restarts: u32, settings: &Settings) -> Report {
         126 | 127 => {
             report.with_hint("check the start command: the program was not found or cannot be executed")
         }
-        _ => report.with_hint("look at its last log lines"),
+        _ => report.with_hint("look at its last log lines: `ferrovia logs`"),
     }
 }
 
