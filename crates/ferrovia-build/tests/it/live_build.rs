@@ -163,13 +163,16 @@ async fn a_cancelled_build_stops_at_once() {
     with_site(async |site| {
         let lease = site.lease().await;
         let base = site.base("debian:trixie").await;
-        let tree = site.tree("slow", &format!("FROM {base}\nRUN echo running; sleep 1000\n"));
+        let tree = site.tree(
+            "slow",
+            &format!("FROM {base}\nRUN echo the step runs; sleep 1000\n"),
+        );
         let running = {
             let (site, lease) = (site.clone(), lease.clone());
             let job = site.job(&tree);
             tokio::spawn(async move { site.run(&lease, job).await })
         };
-        wait_for(|| site.lines.has(": running")).await;
+        wait_for(|| site.lines.has(": the step runs")).await;
         assert_eq!(steps_running(), 1);
         let began = Instant::now();
         running.abort();
@@ -197,19 +200,64 @@ async fn a_daemon_that_dies_is_told_and_started_again() {
     with_site(async |site| {
         let lease = site.lease().await;
         let base = site.base("debian:trixie").await;
-        let tree = site.tree("slow", &format!("FROM {base}\nRUN echo running; sleep 1000\n"));
+        let tree = site.tree(
+            "slow",
+            &format!("FROM {base}\nRUN echo the step runs; sleep 1000\n"),
+        );
         let running = {
             let (site, lease) = (site.clone(), lease.clone());
             let job = site.job(&tree);
             tokio::spawn(async move { site.run(&lease, job).await })
         };
-        wait_for(|| site.lines.has(": running")).await;
+        wait_for(|| site.lines.has(": the step runs")).await;
         for pid in daemon_processes() {
             let pid = rustix::process::Pid::from_raw(pid).unwrap();
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
         let error = running.await.unwrap().unwrap_err();
         assert!(error.is_daemons_fault(), "{error:?}");
+        drop(lease);
+        let lease = site.lease().await;
+        let tree = site.tree("next", &format!("FROM {base}\nRUN echo next\n"));
+        site.run(&lease, site.job(&tree)).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_control_left_is_taken_away() {
+    with_site(async |site| {
+        let lease = site.lease().await;
+        let base = site.base("debian:trixie").await;
+        let tree = site.tree(
+            "slow",
+            &format!("FROM {base}\nRUN --mount=type=secret,id=TOKEN echo the step runs; sleep 1000\n"),
+        );
+        let mut job = site.job(&tree);
+        job.secrets = vec![("TOKEN".into(), Secret::new("a secret"))];
+        let running = {
+            let (site, lease) = (site.clone(), lease.clone());
+            tokio::spawn(async move { site.run(&lease, job).await })
+        };
+        wait_for(|| site.lines.has(": the step runs")).await;
+        let run = site.served.directory.path().join("run");
+        assert!(run.join("secrets").read_dir().unwrap().next().is_some());
+
+        // In the middle of a step; and once more, as after an end that was cut off.
+        for _ in 0..2 {
+            let removed = site.leftovers().remove().await;
+            removed.unwrap_or_else(|errors| panic!("{errors:?}"));
+            assert_eq!(steps_running(), 0);
+            assert!(!run.exists());
+        }
+        for (program, arguments) in [("nft", ["list", "tables"]), ("iptables", ["-S", "FORWARD"])] {
+            let output = std::process::Command::new(program).args(arguments).output();
+            let rules = String::from_utf8(output.unwrap().stdout).unwrap();
+            assert!(!rules.contains("fbbuild"), "{rules}");
+        }
+        assert!(running.await.unwrap().is_err());
+
+        // The next start needs nothing of it.
         drop(lease);
         let lease = site.lease().await;
         let tree = site.tree("next", &format!("FROM {base}\nRUN echo next\n"));

@@ -169,7 +169,7 @@ impl Site {
     }
 
     /// What the site's builds hold of the host.
-    fn leftovers(&self) -> Leftovers {
+    pub fn leftovers(&self) -> Leftovers {
         let directory = self.served.directory.path();
         let (data, run) = (directory.join("buildkit"), directory.join("run"));
         Leftovers::new(&data, &run, GROUP, &address_plan())
