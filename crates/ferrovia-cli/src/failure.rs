@@ -92,7 +92,7 @@ impl From<client::Error> for Failure {
                 };
                 let mut failure = Self::new(&problem.code, message);
                 failure.report.hint = match problem.code.as_str() {
-                    "route_not_found" => Some(OTHER_VERSION.to_owned()),
+                    "route_not_found" | "method_not_allowed" => Some(OTHER_VERSION.to_owned()),
                     _ => problem.hint,
                 };
                 if problem.class == ProblemClass::Invalid {

@@ -30,7 +30,7 @@ pub fn instance(global: &Global, config: &Config, directory: &Path) -> Result<In
             .hint(format!("say which with `--{word} NAME`"))
         })
     };
-    Ok(InstancePath {
+    let path = InstancePath {
         project: choose(&global.project, link.project, "project")?,
         environment: global
             .environment
@@ -38,7 +38,20 @@ pub fn instance(global: &Global, config: &Config, directory: &Path) -> Result<In
             .or(link.environment)
             .unwrap_or_else(|| DEFAULT_ENVIRONMENT.to_owned()),
         service: choose(&global.service, link.service, "service")?,
-    })
+    };
+    check_name(&path.project, "project")?;
+    check_name(&path.environment, "environment")?;
+    check_name(&path.service, "service")?;
+    Ok(path)
+}
+
+/// Refuses what would lead elsewhere as a part of a URL: `..` is what is above.
+pub fn check_name(text: &str, word: &str) -> Result<(), Failure> {
+    if text.chars().all(|letter| letter == '.') {
+        return Err(Failure::usage(format!("`{text}` is not the name of a {word}"))
+            .hint("names have lower-case letters, digits and hyphens"));
+    }
+    Ok(())
 }
 
 /// The instance that is meant where the command was called.
@@ -72,6 +85,19 @@ pub fn absolute(directory: &Path) -> Result<PathBuf, Failure> {
 mod tests {
     use super::*;
     use crate::config::Link;
+
+    #[test]
+    fn dots_are_no_names() {
+        for (text, good) in [
+            ("", false),
+            (".", false),
+            ("..", false),
+            ("a.b", true),
+            ("web", true),
+        ] {
+            assert_eq!(check_name(text, "service").is_ok(), good, "{text}");
+        }
+    }
 
     #[test]
     fn flags_over_link_over_name() {

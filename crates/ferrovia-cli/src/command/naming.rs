@@ -7,6 +7,7 @@ use super::{Session, settings};
 use crate::args::{EnvironmentCommand, ProjectCommand, ServiceCommand};
 use crate::failure::{Exit, Failure};
 use crate::printer::table;
+use crate::target::check_name;
 
 /// What follows a deletion that was not confirmed.
 const KEPT: &str = "nothing was deleted";
@@ -64,6 +65,7 @@ pub async fn project(session: &Session<'_>, command: ProjectCommand) -> Result<E
                 .value(&project, |project| format!("created `{}`", project.name));
         }
         ProjectCommand::Delete { name, yes } => {
+            check_name(&name, "project")?;
             let question = format!("deleting the project `{name}` with everything in it");
             if !session.confirmed(yes, &question)? {
                 session.printer.say(KEPT);
@@ -110,6 +112,7 @@ pub async fn environment(session: &Session<'_>, command: EnvironmentCommand) -> 
                 .value(&created, |created| format!("created `{}`", created.name));
         }
         EnvironmentCommand::Delete { name, yes } => {
+            check_name(&name, "environment")?;
             let question = format!("deleting the environment `{name}` of `{project}` with everything in it");
             if !session.confirmed(yes, &question)? {
                 session.printer.say(KEPT);
@@ -150,6 +153,7 @@ pub async fn service(session: &Session<'_>, command: ServiceCommand) -> Result<E
         }
         ServiceCommand::Settings { changes } => settings::settings(session, &changes).await,
         ServiceCommand::Delete { name, yes } => {
+            check_name(&name, "service")?;
             let project = session.project()?;
             let question = format!("deleting the service `{name}` of `{project}` in every environment");
             if !session.confirmed(yes, &question)? {

@@ -349,6 +349,9 @@ async fn wrong_use_is_exit_code_two() {
         &["frobnicate"],
         &["up", "--project", "Not A Name", "--create"],
         &["variables", "set", "NOVALUE"],
+        &["open", "--service", ".."],
+        &["project", "delete", ".", "--yes"],
+        &["variables", "--environment", ".."],
     ] {
         server.run(&directory, arguments).await.code(2);
     }
