@@ -28,7 +28,11 @@ fn told(session: &Session<'_>, instance: &Instance, what: &str) -> Result<Exit, 
 /// New containers of the same deployment.
 pub async fn restart(session: &Session<'_>) -> Result<Exit, Failure> {
     let instance = session.client()?.restart(&session.here()?).await?;
-    done(session, &instance, "restarts; `ferrovia status` shows it")
+    let what = match instance.intent.replicas {
+        0 => "has no replica to restart: it is scaled to 0, and `ferrovia scale 1` starts one",
+        _ => "restarts; `ferrovia status` shows it",
+    };
+    done(session, &instance, what)
 }
 
 /// Stops the deployment that is under way.

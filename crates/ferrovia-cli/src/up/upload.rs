@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Instant;
 
 use ferrovia_api::client::Client;
 use ferrovia_api::source::{Manifest, ManifestEntry};
@@ -14,7 +15,7 @@ use serde_json::json;
 use super::content::{Content, framed};
 use super::scan::{Scan, scan_told, source_of};
 use crate::failure::Failure;
-use crate::printer::Printer;
+use crate::printer::{Printer, span};
 
 /// Requests that send contents at once.
 const PARALLEL: usize = 4;
@@ -126,7 +127,16 @@ async fn send_all(
 ) -> Result<(), Failure> {
     let bytes: u64 = contents.iter().map(|content| content.size).sum();
     let count = contents.len();
-    printer.murmur(format!("sending {count} files, {} kB", bytes.div_ceil(1000)));
+    let files = match count {
+        1 => "1 file".to_owned(),
+        more => format!("{more} files"),
+    };
+    let what = format!("{files}, {} kB", bytes.div_ceil(1000));
+    if bytes > BATCH_BYTES && !printer.is_terminal() {
+        // There is no bar to look at, and it takes a while.
+        printer.murmur(format!("sending {what}"));
+    }
+    let begun = Instant::now();
     let bar = bar(bytes, printer);
     let mut sends = stream::iter(batches(contents))
         .map(|batch| send(client, project, batch, bar.clone()))
@@ -135,7 +145,8 @@ async fn send_all(
         sent?;
     }
     bar.finish_and_clear();
-    printer.murmur(format!("sent {count} files, {} kB", bytes.div_ceil(1000)));
+    let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    printer.murmur(format!("sent {what} in {}", span(took_ms)));
     if printer.is_json() {
         printer.json(&json!({ "event": "uploaded", "files": count, "bytes": bytes }));
     }

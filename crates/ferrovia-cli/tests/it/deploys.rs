@@ -202,6 +202,8 @@ async fn what_is_scaled_to_zero_does_not_run() {
     );
     ran.code(0);
     server.run(&directory, &["scale", "0"]).await.code(0);
+    let nothing = server.run(&directory, &["restart"]).await.code(0);
+    assert!(nothing.stdout.contains("scaled to 0"), "{}", nothing.stdout);
     let (again, ()) = tokio::join!(server.run(&directory, &["up"]), server.move_next(None));
     let again = again.code(0);
     assert!(
