@@ -88,7 +88,12 @@ pub enum Command {
         url: Option<String>,
     },
     /// Remember what this directory belongs to
-    Link,
+    Link {
+        /// Create the project, environment and service if they are new: settings and variables can then be set before
+        /// the first deployment
+        #[arg(long)]
+        create: bool,
+    },
     /// Who you are to the server
     Whoami,
     /// Upload a directory, build and deploy it

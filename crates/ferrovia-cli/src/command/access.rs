@@ -87,18 +87,25 @@ pub async fn whoami(session: &Session<'_>) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// Remembers what the current directory belongs to; everything must exist.
-pub async fn link(mut session: Session<'_>) -> Result<Exit, Failure> {
+/// Remembers what the current directory belongs to; everything must exist, or is created when that is asked for.
+pub async fn link(mut session: Session<'_>, create: bool) -> Result<Exit, Failure> {
     let path = session.here()?;
     let request = TargetRequest {
         project: path.project.clone(),
         environment: path.environment.clone(),
         service: path.service.clone(),
-        create: false,
+        create,
     };
-    session.client()?.target(&request).await.map_err(|error| {
-        Failure::from(error).hint("name what exists with `--project`, `--environment` and `--service`")
+    let target = session.client()?.target(&request).await;
+    let target = target.map_err(|error| match error.code() {
+        Some(code) if code.ends_with("_not_found") => Failure::from(error)
+            .hint("name what exists with `--project`, `--environment` and `--service`, or add `--create`"),
+        _ => Failure::from(error),
     })?;
+    if !target.created.is_empty() {
+        let described = crate::up::described(&target);
+        session.printer.say(format!("new: {described}"));
+    }
     let directory = target::absolute(Path::new("."))?;
     let link = Link {
         project: Some(path.project),

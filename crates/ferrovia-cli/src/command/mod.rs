@@ -74,7 +74,7 @@ pub async fn run(args: Args, printer: &Printer) -> Result<Exit, Failure> {
     match command {
         Command::Detect { .. } => Ok(Exit::Done),
         Command::Login { url } => access::login(session, url).await,
-        Command::Link => access::link(session).await,
+        Command::Link { create } => access::link(session, create).await,
         Command::Whoami => access::whoami(&session).await,
         Command::Token { command } => access::token(&session, command).await,
         Command::Up(args) => {

@@ -46,7 +46,8 @@ pub fn check(root: &Path, manifest: &Manifest) -> Result<(), Failure> {
     match detect(root, manifest)? {
         Err(refusal) if !SERVER_KNOWS.contains(&refusal.report.code.as_str()) => {
             let report = wire(refusal.report);
-            let again = "nothing was created; `ferrovia up DIRECTORY` takes one below";
+            let again = "nothing was created; `ferrovia up DIRECTORY` takes one below, `ferrovia link --create` makes a \
+                         service to set settings of";
             let hint = match report.hint {
                 Some(hint) => format!("{hint} ({again})"),
                 None => again.to_owned(),

@@ -204,7 +204,8 @@ async fn ensure_target(
     Ok(target)
 }
 
-fn described(target: &Target) -> String {
+/// What was created of a target.
+pub fn described(target: &Target) -> String {
     let name = |word: &str| match word {
         "project" => &target.project.name,
         "environment" => &target.environment.name,

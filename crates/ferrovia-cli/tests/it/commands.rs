@@ -154,6 +154,21 @@ async fn status_settings_scale_and_down() {
 }
 
 #[tokio::test]
+async fn a_service_is_linked_before_it_is_deployed() {
+    let server = Server::start().await;
+    let (_root, directory) = directory("web", &[]);
+    let refused = server.run(&directory, &["link"]).await.code(1);
+    assert!(refused.stderr.contains("`--create`"), "{}", refused.stderr);
+    let made = server.run(&directory, &["link", "--create"]).await.code(0);
+    assert!(made.stderr.contains("new: project `web`"), "{}", made.stderr);
+    server.run(&directory, &["variables", "set", "A=1"]).await.code(0);
+    let settings = ["service", "settings", "start_command=node a.js"];
+    server.run(&directory, &settings).await.code(0);
+    let status = server.run(&directory, &["status", "--json"]).await.code(0);
+    assert_eq!(status.json()["items"][0]["latest"], Value::Null);
+}
+
+#[tokio::test]
 async fn logs_of_a_build() {
     let server = Server::start().await;
     let (_root, directory) = directory("web", &[]);
