@@ -2,6 +2,7 @@
 //! what is served goes on.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use ferrovia_tests::Failure;
 use ferrovia_tests::app::App;
 use ferrovia_tests::dockerd::Dockerd;
 use ferrovia_tests::http;
+use ferrovia_tests::installation::Kind;
 use ferrovia_tests::load::Load;
 use ferrovia_tests::platform::{Engine, Platform};
 use ferrovia_tests::wait::wait_for;
@@ -181,12 +183,8 @@ async fn what_was_stopped_comes_back() {
     let host = Platform::host(&first).unwrap();
 
     platform.stop().unwrap();
-    let running = platform
-        .docker()
-        .args(["ps", "--quiet", "--filter", "name=ft-target-"])
-        .output()
-        .unwrap();
-    assert!(running.stdout.is_empty(), "a replica outlived the stop");
+    let running = platform.objects(Kind::RunningContainers).unwrap();
+    assert!(running.is_empty(), "a replica outlived the stop: {running:?}");
 
     let began = std::time::Instant::now();
     platform.serve().await.unwrap();
@@ -215,11 +213,60 @@ async fn what_was_stopped_comes_back() {
     );
 }
 
+/// `ferroviad stop` takes away what a build held of the host although nobody of control lives to say what that was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_after_a_killed_control_leaves_nothing_of_builds() {
+    let mut platform = Platform::start(Engine::Docker).await.unwrap();
+    let app = App::target("target").unwrap();
+    // The quotes tell the output from the command, which stands in the log too.
+    app.write(
+        "Dockerfile",
+        "FROM debian:trixie\nRUN echo the step be''gan; sleep 1000\nCMD [\"true\"]\n",
+    )
+    .unwrap();
+    platform
+        .json(app.path(), &["up", "--create", "--detach"])
+        .unwrap();
+    wait_for("a build step", Duration::from_secs(3 * MENDED_S), || async {
+        let output = platform
+            .run(
+                app.path(),
+                &[
+                    "logs",
+                    "--build",
+                    "-n",
+                    "10000",
+                    "--project",
+                    "target",
+                    "--service",
+                    "target",
+                ],
+            )
+            .map_err(|error| error.to_string())?;
+        let log = String::from_utf8_lossy(&output.stdout).into_owned();
+        log.contains("the step began").then_some(()).ok_or(log)
+    })
+    .await
+    .unwrap_or_else(|error| panic!("{error}\n{}", platform.logs()));
+
+    kill_pid(platform.serve_pid().unwrap());
+    kill_pid(platform.pid_of("control").unwrap());
+    platform.stop().unwrap();
+    let left = left_of_builds(&platform.run_dir());
+    assert!(left.is_empty(), "{left:?}");
+    platform.stop().unwrap();
+
+    std::fs::remove_file(app.path().join("Dockerfile")).unwrap();
+    platform.serve().await.unwrap();
+    let up = platform.up(&app, &[]).unwrap();
+    assert_eq!(up["outcome"], "succeeded", "{up}");
+}
+
 /// The engine is ended, killed and started again: requests, names, logs and deploys do not notice for long.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_of_the_engine_stops_nothing() {
     let mut dockerd = Dockerd::start().await.unwrap();
-    let platform = Platform::start_on(Engine::Docker, &dockerd.socket())
+    let mut platform = Platform::start_on(Engine::Docker, &dockerd.socket())
         .await
         .unwrap();
     let (app, peer) = (App::target("web").unwrap(), App::target("peer").unwrap());
@@ -272,6 +319,53 @@ async fn a_restart_of_the_engine_stops_nothing() {
     let seen = load.stop().await.unwrap();
     let (lost, failures) = seen.failures();
     assert_eq!(lost, 0, "{}\n{}", failures.join("\n"), platform.logs());
+
+    // A stop that cannot reach the applications says so, and ends everything else.
+    let others = [
+        platform.pid_of("edge").unwrap(),
+        platform.pid_of("node").unwrap(),
+        platform.postgres_pid().unwrap(),
+    ];
+    dockerd.end(Signal::KILL).unwrap();
+    let refused = platform.stop().unwrap_err().to_string();
+    assert!(
+        refused.contains("the applications could not be ended"),
+        "{refused}"
+    );
+    for pid in others {
+        assert!(!Path::new(&format!("/proc/{pid}")).exists(), "{pid} lives");
+    }
+    dockerd.start_again().await.unwrap();
+    platform.stop().unwrap();
+    let running = platform.objects(Kind::RunningContainers).unwrap();
+    assert!(running.is_empty(), "{running:?}");
+}
+
+/// What a build may hold of the host: processes, addresses, rules, files.
+fn left_of_builds(run_dir: &Path) -> Vec<String> {
+    let mut left: Vec<String> = [
+        run_dir.join("build"),
+        "/sys/class/net/ftbuild".into(),
+        "/run/netns/ftbuild".into(),
+    ]
+    .iter()
+    .filter(|path| path.exists())
+    .map(|path| path.display().to_string())
+    .collect();
+    for (program, arguments, sign) in [
+        ("find", "/sys/fs/cgroup -type d -name ft-builds", "ft-builds"),
+        ("nft", "list tables", "ferrovia_out_ftbuild"),
+    ] {
+        let output = Command::new(program).args(arguments.split(' ')).output().unwrap();
+        let found = String::from_utf8_lossy(&output.stdout).into_owned();
+        left.extend(
+            found
+                .lines()
+                .filter(|line| line.contains(sign))
+                .map(str::to_owned),
+        );
+    }
+    left
 }
 
 /// A deployment as the API tells it.
