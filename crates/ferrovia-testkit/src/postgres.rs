@@ -16,6 +16,9 @@ const START_MS: u64 = 60_000;
 /// Longest path of a Unix socket, in bytes (`sun_path` less its final NUL).
 const SOCKET_PATH_BYTES: usize = 107;
 
+/// Connections at once. Tests run side by side, and what a test kills keeps its connections for a moment.
+const MAX_CONNECTIONS: &str = "800";
+
 /// Ends the server when it gets nothing more to read, and removes the directory.
 const SUPERVISOR: &str = r#"dir=$1; shift
 "$@" </dev/null >>"$dir/log" 2>&1 &
@@ -73,7 +76,7 @@ impl Server {
             .arg(dir.join("data"))
             .arg("-k")
             .arg(&dir)
-            .args(["-h", "", "-F", "-N", "300"])
+            .args(["-h", "", "-F", "-N", MAX_CONNECTIONS])
             .args([
                 "-c",
                 "shared_buffers=32MB",
