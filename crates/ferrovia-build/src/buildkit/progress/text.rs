@@ -42,9 +42,16 @@ pub fn step_name(vertex: &str) -> Option<String> {
         "FROM" => short_image(rest),
         _ => rest.split_whitespace().collect::<Vec<_>>().join(" "),
     };
-    let mut name = match label {
-        Some(label) => format!("[{label}] {instruction} {rest}"),
+    let instruction = match script(&rest) {
+        Some(first) => match first.strip_prefix("# ") {
+            Some(comment) => comment.to_owned(),
+            None => format!("{instruction} {first}"),
+        },
         None => format!("{instruction} {rest}"),
+    };
+    let mut name = match label {
+        Some(label) => format!("[{label}] {instruction}"),
+        None => instruction,
     };
     name.truncate(name.trim_end().len());
     if name.chars().count() > MAX_NAME_CHARS {
@@ -52,6 +59,13 @@ pub fn step_name(vertex: &str) -> Option<String> {
         name.push('…');
     }
     Some(name)
+}
+
+/// The first line of a script that stands in the Dockerfile itself, which BuildKit writes as `<<EOF (first line...)`.
+fn script(rest: &str) -> Option<&str> {
+    let (_, inside) = rest.strip_prefix("<<")?.split_once(" (")?;
+    let first = inside.strip_suffix(')')?;
+    Some(first.trim_end_matches("..."))
 }
 
 /// An image without its digest and without hosts that say nothing.
@@ -157,6 +171,11 @@ mod tests {
                 Some("[build 2/2] RUN a b c"),
             ),
             ("[2/2] COPY --from=build /a /b", Some("[2/2] COPY /a /b")),
+            (
+                "[install 4/4] RUN --mount=a <<'FERROVIA' (# npm ci, or npm install...)",
+                Some("[install 4/4] npm ci, or npm install"),
+            ),
+            ("[2/3] RUN <<EOF (make all)", Some("[2/3] RUN make all")),
             ("exporting to image", Some("push")),
         ];
         for (vertex, name) in cases {
