@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{Failure, app};
@@ -123,6 +124,42 @@ impl Installation {
         Ok(String::from_utf8(output.stdout)?)
     }
 
+    /// The process id of `control`, `edge` or `node`, from its lock.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn pid_of(&self, unit: &str) -> Result<u32, Failure> {
+        let directory = match unit {
+            "edge" => self.run_dir().join("edge"),
+            _ => self.run_dir(),
+        };
+        let text = std::fs::read_to_string(directory.join(format!("{unit}.lock")))?;
+        let holder: Value = serde_json::from_str(&text)?;
+        Ok(u32::try_from(holder["pid"].as_u64().ok_or("no pid")?)?)
+    }
+
+    /// The process id of the private PostgreSQL.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn postgres_pid(&self) -> Result<u32, Failure> {
+        let text = std::fs::read_to_string(self.data_dir().join("postgres/data/postmaster.pid"))?;
+        Ok(text.lines().next().ok_or("empty")?.trim().parse()?)
+    }
+
+    /// The processes of the platform beneath `serve`, by name.
+    ///
+    /// # Errors
+    /// When one was never started.
+    pub fn processes(&self) -> Result<[(&'static str, u32); 4], Failure> {
+        Ok([
+            ("control", self.pid_of("control")?),
+            ("edge", self.pid_of("edge")?),
+            ("node", self.pid_of("node")?),
+            ("PostgreSQL", self.postgres_pid()?),
+        ])
+    }
+
     /// Docker's command line for the engine that this installation stands on.
     pub fn docker(&self) -> Command {
         let mut command = Command::new("docker");
@@ -186,6 +223,16 @@ impl Drop for Installation {
             eprintln!("{error}");
         }
     }
+}
+
+/// Whether a process runs; one that has ended may wait for its parent to ask.
+pub fn lives(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat
+        .rsplit(')')
+        .next()
+        .and_then(|rest| rest.split_whitespace().next());
+    state.is_some_and(|state| state != "Z")
 }
 
 /// A binary of this workspace, built beside the tests.

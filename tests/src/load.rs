@@ -18,6 +18,8 @@ use tokio::task::JoinHandle;
 use crate::Failure;
 use crate::http::Connection;
 
+/// Answers below which a load proves nothing.
+const LEAST_ANSWERED: u64 = 1_000;
 /// Failures that are kept with their words.
 const KEPT_FAILURES: usize = 50;
 /// Pause between two requests of one client, in milliseconds.
@@ -121,11 +123,15 @@ impl Load {
     /// Ends the load after the requests in hand.
     ///
     /// # Errors
-    /// When a client itself failed.
+    /// When a client itself failed, or when so little was answered that nothing is proven.
     pub async fn stop(self) -> Result<Arc<Seen>, Failure> {
         self.stop.store(true, Ordering::Relaxed);
         for client in self.clients {
             client.await?;
+        }
+        let answered = self.seen.answered.load(Ordering::Relaxed);
+        if answered < LEAST_ANSWERED {
+            return Err(format!("the load did not load: {answered} answers").into());
         }
         Ok(self.seen)
     }

@@ -97,29 +97,6 @@ impl Platform {
         self.serve.as_ref().map(Child::id)
     }
 
-    /// The process id of `control`, `edge` or `node`, from its lock.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub fn pid_of(&self, unit: &str) -> Result<u32, Failure> {
-        let directory = match unit {
-            "edge" => self.run_dir().join("edge"),
-            _ => self.run_dir(),
-        };
-        let text = std::fs::read_to_string(directory.join(format!("{unit}.lock")))?;
-        let holder: Value = serde_json::from_str(&text)?;
-        Ok(u32::try_from(holder["pid"].as_u64().ok_or("no pid")?)?)
-    }
-
-    /// The process id of the private PostgreSQL.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub fn postgres_pid(&self) -> Result<u32, Failure> {
-        let text = std::fs::read_to_string(self.data_dir().join("postgres/data/postmaster.pid"))?;
-        Ok(text.lines().next().ok_or("empty")?.trim().parse()?)
-    }
-
     /// Runs `ferrovia` against this platform.
     ///
     /// # Errors

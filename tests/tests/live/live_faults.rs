@@ -10,7 +10,7 @@ use ferrovia_tests::Failure;
 use ferrovia_tests::app::App;
 use ferrovia_tests::dockerd::Dockerd;
 use ferrovia_tests::http;
-use ferrovia_tests::installation::Kind;
+use ferrovia_tests::installation::{Kind, lives};
 use ferrovia_tests::load::Load;
 use ferrovia_tests::platform::{Engine, Platform};
 use ferrovia_tests::wait::wait_for;
@@ -180,9 +180,14 @@ async fn what_was_stopped_comes_back() {
     assert_eq!(first["outcome"], "succeeded", "{first}");
     let host = Platform::host(&first).unwrap();
 
+    let processes = platform.processes().unwrap();
+    assert_eq!(platform.objects(Kind::RunningContainers).unwrap().len(), 1);
     platform.stop().unwrap();
     let running = platform.objects(Kind::RunningContainers).unwrap();
     assert!(running.is_empty(), "a replica outlived the stop: {running:?}");
+    for (name, pid) in processes {
+        assert!(!lives(pid), "{name} outlived the stop");
+    }
 
     let began = std::time::Instant::now();
     platform.serve().await.unwrap();
@@ -319,19 +324,15 @@ async fn a_restart_of_the_engine_stops_nothing() {
     assert_eq!(lost, 0, "{}\n{}", failures.join("\n"), platform.logs());
 
     // A stop that cannot reach the applications says so, and ends everything else.
-    let others = [
-        ("edge", platform.pid_of("edge").unwrap()),
-        ("node", platform.pid_of("node").unwrap()),
-        ("PostgreSQL", platform.postgres_pid().unwrap()),
-    ];
+    let processes = platform.processes().unwrap();
     dockerd.end(Signal::KILL).unwrap();
     let refused = platform.stop().unwrap_err().to_string();
     assert!(
         refused.contains("the applications could not be ended"),
         "{refused}"
     );
-    for (name, pid) in others {
-        assert!(!lives(pid), "{name} lives");
+    for (name, pid) in processes {
+        assert!(!lives(pid), "{name} outlived the stop");
     }
     dockerd.start_again().await.unwrap();
     platform.stop().unwrap();
@@ -397,16 +398,6 @@ fn kill_pid(pid: u32) {
     let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     // One that is gone already was killed by the fault before.
     let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-}
-
-/// Whether a process runs; one that has ended may wait for its parent to ask.
-fn lives(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat
-        .rsplit(')')
-        .next()
-        .and_then(|rest| rest.split_whitespace().next());
-    state.is_some_and(|state| state != "Z")
 }
 
 /// Names of the containers of a project, running or not.

@@ -10,7 +10,17 @@ use ferrovia_tests::platform::{Engine, Platform};
 use ferrovia_tests::wait::wait_for;
 
 /// A link-local address of the test's own, in a network namespace of its own.
-const LINK_LOCAL: &str = "169.254.77.77";
+const LINK_LOCAL: Elsewhere = Elsewhere {
+    name: "fvll",
+    gateway: "169.254.77.1",
+    address: "169.254.77.77",
+};
+/// Another machine, as far as builds can tell (RFC 5737 section 3: an address for documentation).
+const OUTSIDE: Elsewhere = Elsewhere {
+    name: "fvout",
+    gateway: "203.0.113.1",
+    address: "203.0.113.77",
+};
 /// Takes connections there; every Debian has a Perl.
 const ACCEPT: &str = "my $socket = IO::Socket::INET->new(LocalPort => 8099, Listen => 16, ReuseAddr => 1) or die; \
      while (my $client = $socket->accept) { close $client }";
@@ -97,12 +107,10 @@ async fn an_application_reaches_its_environment_and_nothing_else() {
     );
 
     // Link-local, to a listener that really is there.
-    let namespace = LinkLocal::up();
-    assert_ne!(
-        ask(&platform, &host, &format!("/connect?host={LINK_LOCAL}&port=8099")).await,
-        "connected"
-    );
-    drop(namespace);
+    let listener = LINK_LOCAL.listen();
+    let path = format!("/connect?host={}&port=8099", LINK_LOCAL.address);
+    assert_ne!(ask(&platform, &host, &path).await, "connected");
+    drop(listener);
 
     // Rules that somebody flushed come back.
     for family in ["bridge", "ip"] {
@@ -142,6 +150,10 @@ async fn a_build_step_reaches_the_outside_and_nothing_of_ours() {
     let up = platform.up(&neighbour, &[]).unwrap();
     assert_eq!(up["outcome"], "succeeded", "{up}");
     let replica = address_of("neighbour");
+    let host = Platform::host(&up).unwrap();
+    let path = format!("/connect?host={replica}&port=8080");
+    let own = ask(&platform, &host, &path).await;
+    assert_eq!(own, "connected", "the neighbour does not reach itself");
     let everywhere = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
     let open_port = everywhere.local_addr().unwrap().port();
 
@@ -159,7 +171,10 @@ async fn a_build_step_reaches_the_outside_and_nothing_of_ours() {
     ] {
         script.push_str(&format!("probe $gateway {port}\nprobe 127.0.0.1 {port}\n"));
     }
-    script.push_str(&format!("probe {replica} 8080\nprobe {LINK_LOCAL} 8099\n"));
+    script.push_str(&format!("probe {replica} 8080\n"));
+    for elsewhere in [&LINK_LOCAL, &OUTSIDE] {
+        script.push_str(&format!("probe {} 8099\n", elsewhere.address));
+    }
     for address in host_addresses() {
         script.push_str(&format!("probe {address} {open_port}\n"));
     }
@@ -170,9 +185,9 @@ async fn a_build_step_reaches_the_outside_and_nothing_of_ours() {
         "FROM debian:trixie\nCOPY probe.sh /probe.sh\nRUN bash /probe.sh\nCMD [\"sleep\", \"1000\"]\n",
     )
     .unwrap();
-    let namespace = LinkLocal::up();
+    let listeners = [LINK_LOCAL.listen(), OUTSIDE.listen()];
     let result = platform.up(&app, &["--port", "none"]).unwrap();
-    drop(namespace);
+    drop(listeners);
     assert_eq!(result["outcome"], "succeeded", "{result}");
     let log = platform
         .run(app.path(), &["logs", "--build", "-n", "10000"])
@@ -183,8 +198,13 @@ async fn a_build_step_reaches_the_outside_and_nothing_of_ours() {
         .lines()
         .filter(|line| line.contains("PROBE ") && line.trim_end().ends_with("open"))
         .collect();
-    assert_eq!(open.len(), 1, "only names are open: {open:#?}\n{log}");
+    assert_eq!(
+        open.len(),
+        2,
+        "only names and the outside are open: {open:#?}\n{log}"
+    );
     assert!(open[0].contains(" 53 open"), "{open:?}");
+    assert!(open[1].contains(OUTSIDE.address), "{open:?}");
 }
 
 /// The address of the only replica of a project.
@@ -260,50 +280,59 @@ fn flush(family: &str) {
     }
 }
 
-/// A listener on a link-local address, in a network namespace that the host routes to.
-struct LinkLocal {
-    listener: std::process::Child,
+/// A place beyond the host: an address in a network namespace that the host routes to.
+struct Elsewhere {
+    /// Of the namespace, and the start of its links' names.
+    name: &'static str,
+    /// The host's address there.
+    gateway: &'static str,
+    address: &'static str,
 }
 
-impl LinkLocal {
-    fn up() -> Self {
-        let run = |line: &str| {
-            let status = Command::new("sh").args(["-ec", line]).status().unwrap();
-            assert!(status.success(), "{line}");
-        };
-        run(
-            "ip netns add fvlinklocal; ip link add fvll0 type veth peer name fvll1; ip link set fvll1 netns fvlinklocal",
+impl Elsewhere {
+    /// Takes connections there, at port 8099, until dropped.
+    fn listen(&self) -> Listener {
+        let Self {
+            name,
+            gateway,
+            address,
+        } = self;
+        let up = format!(
+            "ip netns add {name}; ip link add {name}0 type veth peer name {name}1; ip link set {name}1 netns {name}
+             ip addr add {gateway}/24 dev {name}0; ip link set {name}0 up
+             ip -n {name} addr add {address}/24 dev {name}1; ip -n {name} link set {name}1 up
+             ip -n {name} route add default via {gateway}"
         );
-        run(&format!(
-            "ip addr add 169.254.77.1/24 dev fvll0; ip link set fvll0 up; ip netns exec fvlinklocal ip addr add {LINK_LOCAL}/24 dev fvll1; ip netns exec fvlinklocal ip link set fvll1 up; ip netns exec fvlinklocal ip route add default via 169.254.77.1"
-        ));
-        let listener = Command::new("ip")
-            .args([
-                "netns",
-                "exec",
-                "fvlinklocal",
-                "perl",
-                "-MIO::Socket::INET",
-                "-e",
-                ACCEPT,
-            ])
+        let status = Command::new("sh").args(["-ec", &up]).status().unwrap();
+        let process = Command::new("ip")
+            .args(["netns", "exec", name, "perl", "-MIO::Socket::INET", "-e", ACCEPT])
             .spawn()
             .unwrap();
-        let up = Self { listener };
+        let listener = Listener { name, process };
+        assert!(status.success(), "{up}");
         let reached = (0..100).any(|_| {
             std::thread::sleep(Duration::from_millis(20));
-            std::net::TcpStream::connect((LINK_LOCAL, 8099)).is_ok()
+            std::net::TcpStream::connect((*address, 8099)).is_ok()
         });
-        assert!(reached, "the link-local listener is not reached from the host");
-        up
+        assert!(reached, "the listener at {address} is not reached from the host");
+        listener
     }
 }
 
-impl Drop for LinkLocal {
+/// A process that takes connections elsewhere.
+struct Listener {
+    name: &'static str,
+    process: std::process::Child,
+}
+
+impl Drop for Listener {
     fn drop(&mut self) {
-        let _ = self.listener.kill();
-        let _ = self.listener.wait();
-        for arguments in [["link", "del", "fvll0"], ["netns", "del", "fvlinklocal"]] {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        for arguments in [
+            ["link", "del", &format!("{}0", self.name)],
+            ["netns", "del", self.name],
+        ] {
             let _ = Command::new("ip").args(arguments).status();
         }
     }

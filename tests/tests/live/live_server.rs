@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ferrovia_tests::app::repository;
 use ferrovia_tests::http;
-use ferrovia_tests::installation::{DOCKER_SOCKET, Engine, Installation, Kind, binary};
+use ferrovia_tests::installation::{DOCKER_SOCKET, Engine, Installation, Kind, binary, lives};
 use ferrovia_tests::wait::wait_for;
 use rustix::process::{Pid, Signal, kill_process_group};
 
@@ -24,6 +24,9 @@ const FOLLOWED_S: &str = "5";
 /// What `timeout` exits with when it had to end the command.
 const TIMED_OUT: i32 = 124;
 
+/// What `up` says of a new application.
+const DEPLOYING: [&str; 3] = ["new: project", "sent ", " queued"];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_it_prints_works_and_a_second_start_finds_the_data() {
     let installation = Installation::new(Engine::Docker, Path::new(DOCKER_SOCKET)).unwrap();
@@ -34,6 +37,12 @@ async fn what_it_prints_works_and_a_second_start_finds_the_data() {
     assert_eq!(steps.len(), 7, "{printed}");
     for (index, step) in steps.iter().enumerate() {
         assert!(step.starts_with(&format!("[{}/7] ", index + 1)), "{printed}");
+    }
+    for word in DEPLOYING {
+        assert!(
+            printed.contains(word),
+            "nothing of the first deployment (`{word}`): {printed}"
+        );
     }
     let next = next_commands(&printed);
     let (follow, others) = next.split_last().unwrap();
@@ -55,18 +64,47 @@ async fn what_it_prints_works_and_a_second_start_finds_the_data() {
             .join("\n")
     ));
     assert_eq!(code, TIMED_OUT, "{output}");
+    assert_eq!(installation.objects(Kind::RunningContainers).unwrap().len(), 2);
+    let processes = installation.processes().unwrap();
     first.interrupt().await;
     let running = installation.objects(Kind::RunningContainers).unwrap();
     assert!(running.is_empty(), "applications outlived Ctrl-C: {running:?}");
+    for (name, pid) in processes {
+        assert!(!lives(pid), "{name} outlived Ctrl-C");
+    }
+
+    // In the middle of its start it stops as well.
+    let mut early = Script::start(&installation);
+    wait_for("a process of the platform", SETTLED, || async {
+        let pid = installation.pid_of("node").map_err(|error| error.to_string())?;
+        lives(pid).then_some(()).ok_or_else(|| "not started".to_owned())
+    })
+    .await
+    .unwrap();
+    early.interrupt().await;
+    for unit in ["control", "edge", "node"] {
+        let pid = installation.pid_of(unit);
+        assert!(
+            !pid.is_ok_and(lives),
+            "{unit} outlived Ctrl-C in the middle of a start"
+        );
+    }
+    let pid = installation.postgres_pid();
+    assert!(
+        !pid.is_ok_and(lives),
+        "PostgreSQL outlived Ctrl-C in the middle of a start"
+    );
 
     let began = Instant::now();
     let mut second = Script::start(&installation);
     let printed = second.ready(3 * SECOND_START).await;
     println!("a second start is ready after {} ms", began.elapsed().as_millis());
-    assert!(
-        !printed.contains("Uploading") && printed.contains("Ferrovia runs"),
-        "{printed}"
-    );
+    for word in DEPLOYING {
+        assert!(
+            !printed.contains(word),
+            "the sample is deployed again (`{word}`): {printed}"
+        );
+    }
     let url = next_commands(&printed)
         .iter()
         .find_map(|line| line.strip_prefix("curl http://").map(str::to_owned))
