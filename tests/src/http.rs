@@ -12,6 +12,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::Failure;
+use crate::wait::wait_for;
 
 /// Longest wait for a whole answer, in milliseconds.
 const ANSWER_MS: u64 = 30_000;
@@ -134,4 +135,25 @@ pub async fn get(address: SocketAddr, host: &str, path: &str) -> Result<Answer, 
         .await?
         .send(Method::GET, path, Bytes::new())
         .await
+}
+
+/// Waits until `/` of a host answers as it should.
+///
+/// # Errors
+/// What it answered last, when the time is over.
+pub async fn wait_for_answer(
+    address: SocketAddr,
+    host: &str,
+    deadline: Duration,
+    expected: impl Fn(&Answer) -> bool,
+) -> Result<(), Failure> {
+    let what = format!("the right answer of {host}");
+    wait_for(&what, deadline, || async {
+        match get(address, host, "/").await {
+            Ok(answer) if expected(&answer) => Ok(()),
+            Ok(answer) => Err(format!("{} {}", answer.status, answer.body)),
+            Err(error) => Err(error.to_string()),
+        }
+    })
+    .await
 }

@@ -55,15 +55,7 @@ async fn a_killed_process_loses_no_deployment() {
             // The moment of the kill is the case under test, not a wait for something.
             tokio::time::sleep(Duration::from_millis(after)).await;
             kill(&mut platform, victim).await;
-            wait_for("the new version", Duration::from_secs(MENDED_S), || async {
-                match http::get(platform.http, &host, "/").await {
-                    Ok(answer) if answer.body == version => Ok(()),
-                    Ok(answer) => Err(format!("{} {}", answer.status, answer.body)),
-                    Err(error) => Err(error.to_string()),
-                }
-            })
-            .await
-            .unwrap_or_else(|error| panic!("{victim}: {error}\n{}", platform.logs()));
+            serves(&platform, &host, &version).await;
             let id = started["deployment_id"].as_str().unwrap();
             wait_for("the deployment's end", Duration::from_secs(MENDED_S), || async {
                 let deployment = deployment(&platform, id)
@@ -194,19 +186,7 @@ async fn what_was_stopped_comes_back() {
     let took = began.elapsed();
     println!("a second start is ready after {} ms", took.as_millis());
     assert!(took < 3 * SECOND_START, "{took:?}");
-    wait_for(
-        "the application's return",
-        Duration::from_secs(MENDED_S),
-        || async {
-            match http::get(platform.http, &host, "/").await {
-                Ok(answer) if answer.body == "v1" => Ok(()),
-                Ok(answer) => Err(format!("{} {}", answer.status, answer.body)),
-                Err(error) => Err(error.to_string()),
-            }
-        },
-    )
-    .await
-    .unwrap_or_else(|error| panic!("{error}\n{}", platform.logs()));
+    serves(&platform, &host, "v1").await;
     app.version("v2", "works").unwrap();
     let second = platform.up(&app, &[]).unwrap();
     assert_eq!(
@@ -297,15 +277,7 @@ async fn a_restart_of_the_engine_stops_nothing() {
             )
             .unwrap();
         dockerd.start_again().await.unwrap();
-        wait_for("the new version", Duration::from_secs(MENDED_S), || async {
-            match http::get(platform.http, &host, "/").await {
-                Ok(answer) if answer.body == version => Ok(()),
-                Ok(answer) => Err(format!("{} {}", answer.status, answer.body)),
-                Err(error) => Err(error.to_string()),
-            }
-        })
-        .await
-        .unwrap_or_else(|error| panic!("{error}\n{}", platform.logs()));
+        serves(&platform, &host, &version).await;
         let output = platform
             .run(
                 app.path(),
@@ -338,6 +310,14 @@ async fn a_restart_of_the_engine_stops_nothing() {
     platform.stop().unwrap();
     let running = platform.objects(Kind::RunningContainers).unwrap();
     assert!(running.is_empty(), "{running:?}");
+}
+
+/// Waits until this version of the target answers.
+async fn serves(platform: &Platform, host: &str, version: &str) {
+    let mended = Duration::from_secs(MENDED_S);
+    http::wait_for_answer(platform.http, host, mended, |answer| answer.body == version)
+        .await
+        .unwrap_or_else(|error| panic!("{version}: {error}\n{}", platform.logs()));
 }
 
 /// What a build may hold of the host: processes, addresses, rules, files.

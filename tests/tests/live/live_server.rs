@@ -110,15 +110,9 @@ async fn what_it_prints_works_and_a_second_start_finds_the_data() {
         .find_map(|line| line.strip_prefix("curl http://").map(str::to_owned))
         .unwrap();
     let host = url.split([':', '/']).next().unwrap().to_owned();
-    wait_for("the sample's return", SETTLED, || async {
-        match http::get(installation.http, &host, "/").await {
-            Ok(answer) if answer.status == 200 => Ok(()),
-            Ok(answer) => Err(format!("{} {}", answer.status, answer.body)),
-            Err(error) => Err(error.to_string()),
-        }
-    })
-    .await
-    .unwrap();
+    http::wait_for_answer(installation.http, &host, SETTLED, |answer| answer.status == 200)
+        .await
+        .unwrap();
     second.interrupt().await;
 }
 

@@ -8,7 +8,6 @@ use ferrovia_tests::Failure;
 use ferrovia_tests::app::{App, repository};
 use ferrovia_tests::http::{self, Connection};
 use ferrovia_tests::platform::{Engine, Platform};
-use ferrovia_tests::wait::wait_for;
 use hyper::Method;
 use serde_json::{Value, json};
 
@@ -59,7 +58,9 @@ pub async fn run() -> Result<Report, Failure> {
                 )?;
             }
             for number in &batch {
-                answers(&platform, &format!("web-e{number}.localhost")).await?;
+                let host = format!("web-e{number}.localhost");
+                let longest = Duration::from_secs(LONGEST_S);
+                http::wait_for_answer(platform.http, &host, longest, |answer| answer.status == 200).await?;
             }
             made += batch.len();
         }
@@ -94,21 +95,6 @@ pub async fn run() -> Result<Report, Failure> {
         );
     }
     Ok(report)
-}
-
-async fn answers(platform: &Platform, host: &str) -> Result<(), Failure> {
-    wait_for(
-        &format!("an answer of {host}"),
-        Duration::from_secs(LONGEST_S),
-        || async {
-            match http::get(platform.http, host, "/").await {
-                Ok(answer) if answer.status == 200 => Ok(()),
-                Ok(answer) => Err(format!("{} {}", answer.status, answer.body)),
-                Err(error) => Err(error.to_string()),
-            }
-        },
-    )
-    .await
 }
 
 /// From an accepted `down` to the edge's refusal, and back: the second half needs a container, the first only tables.
