@@ -16,6 +16,7 @@ use crate::connection::{DEFAULT_URL, is_open, normal};
 use crate::failure::{Exit, Failure};
 use crate::printer::table;
 use crate::target;
+use crate::up::NEW_NAME;
 
 /// Longest token that is read, in bytes.
 const MAX_TOKEN_BYTES: u64 = 1024;
@@ -98,7 +99,7 @@ pub async fn link(mut session: Session<'_>, create: bool) -> Result<Exit, Failur
     };
     let target = session.client()?.target(&request).await;
     let target = target.map_err(|error| match error.code() {
-        Some(code) if code.ends_with("_not_found") => Failure::from(error)
+        Some(code) if NEW_NAME.contains(&code) => Failure::from(error)
             .hint("name what exists with `--project`, `--environment` and `--service`, or add `--create`"),
         _ => Failure::from(error),
     })?;

@@ -1,6 +1,6 @@
 //! `variables`: list, set, unset, import.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
 use ferrovia_api::variable::{VariableList, VariablePatch, VariableSetting};
@@ -19,7 +19,10 @@ pub async fn variables(session: &Session<'_>, args: Variables) -> Result<Exit, F
             sealed,
             public,
         }) => {
-            let set: Result<_, _> = pairs.iter().map(|pair| setting(pair, sealed, public)).collect();
+            let set: Result<_, _> = (1..)
+                .zip(&pairs)
+                .map(|(position, pair)| setting(position, pair, sealed, public))
+                .collect();
             Some(VariablePatch {
                 set: set?,
                 unset: Vec::new(),
@@ -100,10 +103,14 @@ fn listing(list: &VariableList) -> String {
     lines.join("\n")
 }
 
-fn setting(pair: &str, sealed: bool, public: bool) -> Result<VariableSetting, Failure> {
+fn setting(position: usize, pair: &str, sealed: bool, public: bool) -> Result<VariableSetting, Failure> {
     let (key, value) = pair.split_once('=').ok_or_else(|| {
-        let shown: String = pair.chars().take(40).collect();
-        Failure::usage(format!("`{shown}` has no `=`")).hint("give `KEY=VALUE`")
+        // The shell splits a value without quotes: what follows another argument may be the rest of a secret.
+        let shown = match pair.parse::<Key>() {
+            Ok(key) if position == 1 => format!("`{key}`"),
+            _ => format!("argument {position}"),
+        };
+        Failure::usage(format!("{shown} has no `=`")).hint("give `KEY=VALUE`, in quotes when it has spaces")
     })?;
     Ok(VariableSetting {
         key: key.to_owned(),
@@ -117,13 +124,13 @@ fn setting(pair: &str, sealed: bool, public: bool) -> Result<VariableSetting, Fa
 const MAX_FILE_BYTES: u64 = 8 * 1024 * 1024;
 
 fn import(file: &Path, sealed: bool) -> Result<Vec<VariableSetting>, Failure> {
-    let mut text = String::new();
     let read = if file == Path::new("-") {
-        std::io::stdin().take(MAX_FILE_BYTES).read_to_string(&mut text)
+        whole(std::io::stdin())
     } else {
-        std::fs::File::open(file).and_then(|file| file.take(MAX_FILE_BYTES).read_to_string(&mut text))
+        std::fs::File::open(file).and_then(whole)
     };
-    read.map_err(|error| Failure::usage(format!("`{}` cannot be read: {error}", file.display())))?;
+    let text =
+        read.map_err(|error| Failure::usage(format!("`{}` cannot be read: {error}", file.display())))?;
     let pairs =
         dotenv::parse(&text).map_err(|error| Failure::usage(format!("`{}` {error}", file.display())))?;
     let setting = |(key, value): (Key, String)| VariableSetting {
@@ -135,14 +142,41 @@ fn import(file: &Path, sealed: bool) -> Result<Vec<VariableSetting>, Failure> {
     Ok(pairs.into_iter().map(setting).collect())
 }
 
+/// The text of a file; one that is too large is refused and not cut.
+fn whole(file: impl Read) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        let mib = MAX_FILE_BYTES / (1024 * 1024);
+        return Err(io::Error::other(format!("it is larger than {mib} MiB")));
+    }
+    String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_value_is_everything_after_the_first_equals() {
-        let setting = setting("A=b=c $d\n", false, false).unwrap();
+        let setting = setting(1, "A=b=c $d\n", false, false).unwrap();
         assert_eq!((setting.key.as_str(), setting.value.as_str()), ("A", "b=c $d\n"));
-        assert!(super::setting("A", false, false).is_err());
+    }
+
+    #[test]
+    fn what_may_be_of_a_value_is_not_shown() {
+        let told = |position, pair| setting(position, pair, false, false).unwrap_err().report.message;
+        assert_eq!(told(1, "A"), "`A` has no `=`");
+        assert_eq!(told(1, "hunter-2"), "argument 1 has no `=`");
+        assert_eq!(told(2, "hunter2"), "argument 2 has no `=`");
+    }
+
+    #[test]
+    fn a_file_is_read_whole_or_not_at_all() {
+        let text = |bytes| whole(io::repeat(b'a').take(bytes));
+        assert_eq!(text(MAX_FILE_BYTES).unwrap().len() as u64, MAX_FILE_BYTES);
+        let error = text(MAX_FILE_BYTES + 1).unwrap_err().to_string();
+        assert_eq!(error, "it is larger than 8 MiB");
+        assert!(whole(&b"A=\xff"[..]).is_err());
     }
 }

@@ -23,7 +23,7 @@ use crate::printer::Printer;
 use crate::target;
 
 /// Codes that say that a name is new.
-const NEW_NAME: [&str; 3] = ["project_not_found", "environment_not_found", "service_not_found"];
+pub const NEW_NAME: [&str; 3] = ["project_not_found", "environment_not_found", "service_not_found"];
 
 /// Uploads, builds and deploys a directory.
 pub async fn up(client: &Client, path: InstancePath, args: &Up, printer: &Printer) -> Result<Exit, Failure> {

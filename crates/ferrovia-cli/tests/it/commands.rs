@@ -44,7 +44,23 @@ async fn login_keeps_a_token_and_link_a_place() {
     let url = server.run_with(&below, &["open"], &[], "").await.code(0);
     assert_eq!(url.stdout, "http://web-production.localhost:8080\n");
     let nowhere = ["link", "--project", "nope"];
-    server.run_with(&directory, &nowhere, &[], "").await.code(1);
+    let refused = server.run_with(&directory, &nowhere, &[], "").await.code(1);
+    assert!(refused.stderr.contains("`--create`"), "{}", refused.stderr);
+    // A server that does not know the question says nothing of names.
+    let elsewhere = format!("{}/elsewhere", server.url());
+    let environment = [
+        ("FERROVIA_URL", elsewhere.as_str()),
+        ("FERROVIA_TOKEN", &server.token),
+    ];
+    let other = server
+        .run_with(&directory, &arguments, &environment, "")
+        .await
+        .code(1);
+    assert!(
+        other.stderr.contains("different versions") && !other.stderr.contains("`--create`"),
+        "{}",
+        other.stderr
+    );
 }
 
 #[tokio::test]
