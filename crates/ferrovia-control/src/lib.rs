@@ -43,8 +43,8 @@
 //! - **Superseded:** as soon as a newer deployment of the instance exists, an older one that is `queued` or
 //!   `building` is superseded. One that is `deploying` goes on until the newer one is `deploying` too, so that a
 //!   newer one whose build fails costs nothing.
-//! - A build that no unfinished deployment waits for any more is cancelled (`build.cancel_requested`, set by the
-//!   cut-over; a use case need not).
+//! - A build that no unfinished deployment waits for any more (`cancel_requested` ones do not) is cancelled: the
+//!   reconciler of builds asks for that while it builds. No use case cancels a build itself.
 //! - `start_deadline_ms` counts from `deploy_started_ms`. A held instance's deployments wait; nothing is done for it
 //!   but what ends a cancelled or superseded one's row.
 //! - A deleted instance (its own row, its environment's, its service's or its project's `deleted_ms`): containers

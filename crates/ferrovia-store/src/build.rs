@@ -90,8 +90,6 @@ pub struct Build {
     pub report: Option<Report>,
     /// What should be told although it went on.
     pub warnings: Vec<Report>,
-    /// Somebody wants it to end.
-    pub cancel_requested: bool,
     /// Its image, once there is one and as long as it is kept.
     pub image: Option<ImageReference>,
     /// Whether an equal image was found instead.
@@ -145,7 +143,6 @@ struct Row {
     outcome: String,
     report: Option<Value>,
     warnings: Value,
-    cancel_requested: bool,
     repository: Option<String>,
     digest: Option<String>,
     reused: bool,
@@ -174,7 +171,6 @@ impl TryFrom<Row> for Build {
             outcome,
             report,
             warnings,
-            cancel_requested,
             repository,
             digest,
             reused,
@@ -198,7 +194,6 @@ impl TryFrom<Row> for Build {
             outcome: Outcome::from_word(&outcome)?,
             report: report.map(|report| from_json("build", report)).transpose()?,
             warnings: from_json("build", warnings)?,
-            cancel_requested,
             image: repository
                 .zip(digest)
                 .map(|(repository, digest)| ImageReference { repository, digest }),
@@ -260,8 +255,8 @@ pub async fn find(conn: &mut Conn, id: BuildId) -> Result<Option<Build>, Error> 
     sqlx::query_as!(
         Row,
         "SELECT id, project_id, service_id, tree_digest, image_reference, builder, plan, image_key, settings,
-                data_key_id, sealed_variables, rebuild, outcome, report, warnings, cancel_requested, repository,
-                digest, reused, created_ms, started_ms, finished_ms
+                data_key_id, sealed_variables, rebuild, outcome, report, warnings, repository, digest, reused,
+                created_ms, started_ms, finished_ms
          FROM build WHERE id = $1",
         id.uuid()
     )
@@ -294,13 +289,16 @@ pub async fn queue_position(conn: &mut Conn, id: BuildId) -> Result<u32, Error> 
     Ok(u32::try_from(before).unwrap_or(u32::MAX))
 }
 
-/// Whether a build should end: it was asked to, or no deployment that has not ended waits for it.
+/// Whether a build should end: every deployment that waited for it has ended or shall end.
+///
+/// That is all that ends a build early: nobody cancels the build itself. Its row has a column `cancel_requested` that
+/// nothing reads or writes; it stays until migrations may take columns away.
 ///
 /// # Errors
 /// [`Error::NotFound`].
 pub async fn is_unwanted(conn: &mut Conn, id: BuildId) -> Result<bool, Error> {
     sqlx::query_scalar!(
-        r#"SELECT cancel_requested OR NOT EXISTS (
+        r#"SELECT NOT EXISTS (
                SELECT FROM deployment WHERE build_id = build.id
                AND outcome IN ('queued', 'building', 'deploying') AND NOT deployment.cancel_requested) AS "unwanted!"
            FROM build WHERE id = $1"#,
@@ -480,7 +478,7 @@ pub async fn end(
 pub async fn start_over(tx: &mut Tx, id: BuildId, now_ms: i64) -> Result<(), Error> {
     sqlx::query!(
         "UPDATE build SET outcome = 'queued', repository = NULL, digest = NULL, reused = false, created_ms = $2,
-                          started_ms = NULL, finished_ms = NULL, cancel_requested = false
+                          started_ms = NULL, finished_ms = NULL
          WHERE id = $1 AND outcome = 'succeeded'",
         id.uuid(),
         now_ms

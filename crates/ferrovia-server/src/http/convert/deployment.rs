@@ -167,7 +167,6 @@ pub fn build(view: BuildView) -> api_build::Build {
         outcome,
         report: error,
         warnings,
-        cancel_requested: _,
         image,
         reused,
         created_ms,
