@@ -165,7 +165,7 @@ impl UseCases {
             .await
     }
 
-    /// Makes a deployment of the newest build that did not fail, with the variables and settings of now.
+    /// Makes a deployment of the newest build that did not fail and is not about to be cancelled, with the variables and settings of now.
     ///
     /// # Errors
     /// `nothing_deployed`, `variable_unresolved`.
@@ -191,8 +191,15 @@ impl UseCases {
         found.instance = instance::lock(tx, found.instance.id).await?;
         let mut newest = None;
         for earlier in deployment::list(tx, found.instance.id, None, LOOK_BACK).await? {
-            let outcome = build::get(tx, earlier.build_id).await?.outcome;
-            if !matches!(outcome, build::Outcome::Failed | build::Outcome::Cancelled) {
+            let usable = match build::get(tx, earlier.build_id).await?.outcome {
+                build::Outcome::Succeeded => true,
+                // One that nobody waits for any more is about to end.
+                build::Outcome::Queued | build::Outcome::Building => {
+                    !build::is_unwanted(tx, earlier.build_id).await?
+                }
+                build::Outcome::Failed | build::Outcome::Cancelled => false,
+            };
+            if usable {
                 newest = Some(earlier);
                 break;
             }

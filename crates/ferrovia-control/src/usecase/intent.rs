@@ -4,7 +4,7 @@ use ferrovia_core::id::{DeploymentId, InstanceId, TeamId};
 use ferrovia_core::permission::Action;
 use ferrovia_core::settings_rules::check_replicas;
 use ferrovia_store::queue::{Work, enqueue};
-use ferrovia_store::{Tx, deployment, intent};
+use ferrovia_store::{Tx, deployment, instance, intent};
 
 use super::context::OpContext;
 use super::error::Error;
@@ -64,6 +64,8 @@ impl Step {
             Self::Down => {
                 intent::set_target(tx, id, None).await?;
                 deployment::request_cancel_of_instance(tx, id).await?;
+                // No redeploy chooses a build while nobody may wait for it any more.
+                instance::lock(tx, id).await?;
             }
         }
         Ok(())
@@ -184,6 +186,8 @@ impl UseCases {
                         )
                         .hint("`ferrovia status` shows what is"));
                     }
+                    // No redeploy chooses a build while nobody may wait for it any more.
+                    instance::lock(tx, instance).await?;
                     enqueue_all(tx, team_id, vec![instance]).await
                 })
             })

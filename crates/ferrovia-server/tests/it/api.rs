@@ -9,9 +9,10 @@ use ferrovia_api::system::{Component, Finding, Level};
 use ferrovia_build::tree::TreeStore;
 use ferrovia_control::Live;
 use ferrovia_control::usecase::{Parts, PublicSite, UseCases};
-use ferrovia_core::id::{DeploymentId, InstanceId, ProjectId, TokenId};
+use ferrovia_core::id::{BuildId, DeploymentId, InstanceId, ProjectId, TokenId};
 use ferrovia_core::network::AddressPlan;
 use ferrovia_core::permission::Scope;
+use ferrovia_core::workload::ImageReference;
 use ferrovia_server::http::auth::Peer;
 use ferrovia_server::http::{Installation, State, router, serve};
 use ferrovia_store::seal::Keyring;
@@ -274,12 +275,25 @@ impl Api {
     /// Makes a deployment the one that runs, as the reconcilers would.
     pub async fn succeed(&self, deployment: &Value) {
         use ferrovia_core::outcome::Outcome;
-        use ferrovia_store::{deployment as rows, intent};
+        use ferrovia_store::{build, deployment as rows, image, intent};
         let id = DeploymentId::from_uuid(uuid_of(deployment));
         let instance = InstanceId::from_uuid(deployment["instance_id"].as_str().unwrap().parse().unwrap());
+        let build_id = BuildId::from_uuid(deployment["build_id"].as_str().unwrap().parse().unwrap());
         let now_ms = self.clock.now_ms();
+        let made = image::Image {
+            reference: ImageReference {
+                repository: "127.0.0.1:7071/apps/x".into(),
+                digest: format!("sha256:{}", "a".repeat(64)),
+            },
+            size_bytes: 1,
+            config: json!({}),
+            created_ms: 1,
+            condemned_ms: None,
+        };
         self.tx(move |tx| {
             Box::pin(async move {
+                image::ensure(tx, &made).await?;
+                build::succeed(tx, build_id, &made.reference, false, now_ms).await?;
                 rows::begin(tx, id, 3, 4_100, now_ms).await?;
                 rows::end(tx, id, Outcome::Succeeded, None, &[], now_ms + 620).await?;
                 intent::set_target(tx, instance, Some(id)).await

@@ -215,6 +215,29 @@ async fn a_deployment_is_cancelled_once() {
 }
 
 #[tokio::test]
+async fn a_build_that_is_being_cancelled_is_not_deployed_again() {
+    let api = Api::new().await;
+    api.target().await;
+    let first = api.deploy().await;
+    // One that is only waited for will do.
+    let same = api.act(&format!("{WEB}/redeploy")).await.expect(202);
+    assert_eq!(same["build_id"], first["build_id"]);
+    for deployment in [&first, &same] {
+        let path = format!("/v1/deployments/{}/cancel", uuid_of(deployment));
+        api.act(&path).await.expect(202);
+    }
+    let nothing = api.act(&format!("{WEB}/redeploy")).await;
+    nothing.refused(409, "nothing_deployed");
+    let good = api.deploy().await;
+    api.succeed(&good).await;
+    let dying = api.deploy().await;
+    assert_ne!(dying["build_id"], good["build_id"]);
+    api.act(&format!("{WEB}/cancel")).await.expect(202);
+    let again = api.act(&format!("{WEB}/redeploy")).await.expect(202);
+    assert_eq!(again["build_id"], good["build_id"]);
+}
+
+#[tokio::test]
 async fn status_lists_the_environment() {
     let api = Api::new().await;
     api.target().await;
