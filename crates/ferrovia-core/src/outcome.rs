@@ -118,7 +118,7 @@ pub enum State {
     Starting,
     /// Every wanted replica answers.
     Healthy,
-    /// A replica runs and does not answer as it should.
+    /// A replica that is in the routes does not answer as it should, or is down.
     Unhealthy,
     /// A replica ends again and again.
     CrashLooping,

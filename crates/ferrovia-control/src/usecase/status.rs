@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use ferrovia_core::cutover::{Replica, STATE_STALE_MS, reason, standing};
+use ferrovia_core::cutover::{Phase, Replica, STATE_STALE_MS, reason, standing};
 use ferrovia_core::error::Report;
 use ferrovia_core::id::{DeploymentId, InstanceId, ReplicaId};
 use ferrovia_core::intent::Intent;
@@ -207,17 +207,18 @@ fn observed(
     deployment_number: u32,
     stale: bool,
 ) -> ObservedReplica {
-    let state = match last {
-        None => State::Starting,
-        Some(_) if stale => State::Unknown,
-        Some(seen) => match &seen.health {
-            Health::Healthy { .. } => State::Healthy,
-            _ if seen.crashes >= START_TRIES => State::CrashLooping,
-            Health::Unhealthy { .. } => State::Unhealthy,
-            Health::Starting { .. } => State::Starting,
-            Health::Down if row.phase.is_alive() => State::Starting,
-            Health::Down => State::Stopped,
-        },
+    let state = match last.map(|seen| (&seen.health, seen.crashes)) {
+        _ if stale => State::Unknown,
+        None if row.phase.is_alive() => State::Starting,
+        None => State::Stopped,
+        Some((Health::Healthy { .. }, _)) => State::Healthy,
+        Some((_, crashes)) if crashes >= START_TRIES => State::CrashLooping,
+        Some((Health::Unhealthy { .. }, _)) => State::Unhealthy,
+        Some((Health::Starting { .. }, _)) => State::Starting,
+        // In the routes and down, as its instance says it: for good, or until the engine starts it again.
+        Some((Health::Down, _)) if row.phase == Phase::Serving => State::Unhealthy,
+        Some((Health::Down, _)) if row.phase.is_alive() => State::Starting,
+        Some((Health::Down, _)) => State::Stopped,
     };
     let exit = last.and_then(|seen| seen.last_exit.as_ref());
     ObservedReplica {
@@ -231,5 +232,91 @@ fn observed(
         crashes: last.map_or(0, |seen| seen.crashes),
         last_exit_code: exit.map(|exit| exit.code),
         out_of_memory: exit.is_some_and(|exit| exit.out_of_memory),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn row(phase: Phase) -> Replica {
+        Replica {
+            id: ReplicaId::from_uuid(Uuid::nil()),
+            deployment_id: DeploymentId::from_uuid(Uuid::nil()),
+            ordinal: 1,
+            address: Ipv4Addr::LOCALHOST,
+            restart_nonce: 0,
+            phase,
+            phase_revision: 1,
+            phase_ms: 0,
+            started_at_ms: None,
+            tries: 0,
+            next_try_ms: None,
+        }
+    }
+
+    fn seen(health: Health, crashes: u32) -> Observation {
+        Observation {
+            replica_id: ReplicaId::from_uuid(Uuid::nil()),
+            deployment_id: DeploymentId::from_uuid(Uuid::nil()),
+            instance_id: InstanceId::from_uuid(Uuid::nil()),
+            handle: "c".into(),
+            started_at_ms: Some(1),
+            health,
+            last_exit: None,
+            crashes,
+            listens_on: Vec::new(),
+            root_status: None,
+            log_drained: true,
+            seen_at_ms: 2,
+        }
+    }
+
+    #[test]
+    fn what_ended_in_the_routes_does_not_start() {
+        let state = |phase, crashes| {
+            let last = seen(Health::Down, crashes);
+            observed(&row(phase), Some(&last), 1, false).state
+        };
+        assert_eq!(state(Phase::Serving, 1), State::Unhealthy);
+        assert_eq!(state(Phase::Serving, START_TRIES), State::CrashLooping);
+        assert_eq!(state(Phase::Starting, 1), State::Starting);
+        assert_eq!(state(Phase::Stopping, 1), State::Stopped);
+    }
+
+    #[test]
+    fn of_what_nobody_sees_nothing_is_said() {
+        let healthy = seen(Health::Healthy { since_ms: 1 }, 0);
+        for phase in Phase::ALL {
+            for last in [None, Some(&healthy)] {
+                assert_eq!(observed(&row(phase), last, 1, true).state, State::Unknown);
+            }
+        }
+        let unseen = |phase| observed(&row(phase), None, 1, false).state;
+        assert_eq!(
+            (unseen(Phase::Admitting), unseen(Phase::Leaving)),
+            (State::Starting, State::Stopped)
+        );
+    }
+
+    #[test]
+    fn a_deployment_is_as_well_as_its_worst_replica() {
+        let state = |state: State, stale| {
+            let of = |last: Option<&Observation>| observed(&row(Phase::Serving), last, 1, stale);
+            let (healthy, down) = (seen(Health::Healthy { since_ms: 1 }, 0), seen(Health::Down, 1));
+            let whole = ObservedState {
+                state,
+                seen_at_ms: None,
+                age_ms: None,
+                replicas: vec![of(Some(&healthy)), of(Some(&down).filter(|_| !stale))],
+            };
+            whole.of_deployment(DeploymentId::from_uuid(Uuid::nil()), Outcome::Succeeded)
+        };
+        assert_eq!(state(State::Unhealthy, false), State::Unhealthy);
+        assert_eq!(state(State::Unknown, true), State::Unknown);
     }
 }
