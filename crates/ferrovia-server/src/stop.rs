@@ -8,7 +8,8 @@
 //! sources, the network with its bridge and the rules that let it out; and the sockets, so that nobody takes one for an
 //! answer.
 //!
-//! **What stays**: data, logs, images, and stopped replicas, which the next `serve` starts again. With them stay the
+//! **What stays**: data, logs, images, and stopped replicas, which the next `serve` starts again, but for those with the
+//! restart policy `never`: their stop is not told from an end of their own, which is their last. With them stay the
 //! networks of the engine, since replicas keep their addresses over the stop, and `node`'s firewall tables, which only
 //! close: whoever starts such a container by hand must not find it open to every other one.
 
