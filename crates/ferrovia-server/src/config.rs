@@ -90,20 +90,28 @@ impl Config {
     ///
     /// # Errors
     /// [`ConfigError`], naming the setting; nothing has been changed.
-    pub fn load(flags: Flags) -> Result<Self, ConfigError> {
+    pub fn load(mut flags: Flags) -> Result<Self, ConfigError> {
+        // The other processes run in another directory than this one.
+        if let Some(path) = &mut flags.config {
+            *path = absolute("config", path)?;
+        }
         let mut file = match &flags.config {
             _ if flags.resolved.is_some() => ConfigFile::default(),
             Some(path) => ConfigFile::read(path)?,
             None if Path::new(DEFAULT_CONFIG).exists() => ConfigFile::read(Path::new(DEFAULT_CONFIG))?,
             None => ConfigFile::default(),
         };
-        for (flag, setting) in [
-            (&flags.build_extra_ca_file, &mut file.build.extra_ca_file),
-            (&flags.buildkit_dir, &mut file.build.buildkit_dir),
-            (&flags.build_seed_dir, &mut file.build.seed_dir),
+        for (name, flag, setting) in [
+            (
+                "build-extra-ca-file",
+                &flags.build_extra_ca_file,
+                &mut file.build.extra_ca_file,
+            ),
+            ("buildkit-dir", &flags.buildkit_dir, &mut file.build.buildkit_dir),
+            ("build-seed-dir", &flags.build_seed_dir, &mut file.build.seed_dir),
         ] {
-            if flag.is_some() {
-                setting.clone_from(flag);
+            if let Some(given) = flag.as_ref().or(setting.as_ref()) {
+                *setting = Some(absolute(name, given)?);
             }
         }
         if flags.edge_workers.is_some() {
@@ -113,13 +121,12 @@ impl Config {
             (flags.database_url.clone(), flags.database_url_file.clone()),
             (file.database_url.take(), file.database_url_file.take()),
         )?;
-        let data_dir = absolute(
-            "data-dir",
-            flags.data_dir.clone().or_else(|| file.data_dir.clone()),
-            DEFAULT_DATA_DIR,
-        )?;
-        let run_dir = match flags.run_dir.clone().or_else(|| file.run_dir.clone()) {
-            Some(given) => absolute("run-dir", Some(given), DEFAULT_RUN_DIR)?,
+        let data_dir = match flags.data_dir.as_ref().or(file.data_dir.as_ref()) {
+            Some(given) => absolute("data-dir", given)?,
+            None => PathBuf::from(DEFAULT_DATA_DIR),
+        };
+        let run_dir = match flags.run_dir.as_ref().or(file.run_dir.as_ref()) {
+            Some(given) => absolute("run-dir", given)?,
             None if data_dir == Path::new(DEFAULT_DATA_DIR) => PathBuf::from(DEFAULT_RUN_DIR),
             None => PathBuf::from(format!(
                 "{DEFAULT_RUN_DIR}-{}",
@@ -158,11 +165,16 @@ impl Config {
             .clone()
             .or_else(|| file.docker_host.clone())
             .unwrap_or_else(|| "unix:///var/run/docker.sock".to_owned());
-        let Some(docker_socket) = docker_host.strip_prefix("unix://").map(PathBuf::from) else {
-            return Err(ConfigError::Setting {
-                setting: "docker-host",
-                why: format!("`{docker_host}` is not a local Unix socket; use `unix:///var/run/docker.sock`"),
-            });
+        let docker_socket = match docker_host.strip_prefix("unix://") {
+            Some(path) => absolute("docker-host", Path::new(path))?,
+            None => {
+                return Err(ConfigError::Setting {
+                    setting: "docker-host",
+                    why: format!(
+                        "`{docker_host}` is not a local Unix socket; use `unix:///var/run/docker.sock`"
+                    ),
+                });
+            }
         };
         let apps_domain = flags
             .apps_domain
@@ -207,8 +219,7 @@ impl Config {
     /// a file that only root may read.
     pub fn edge_arguments(&self) -> Vec<String> {
         let mut arguments = flags::resolved(self);
-        let workers = self.file.edge.workers;
-        arguments.extend(workers.map(|workers| format!("--edge-workers={workers}")));
+        arguments.extend(flags::workers(self));
         arguments.push(format!("--resolved={}", self.hash()));
         arguments
     }
@@ -310,9 +321,8 @@ impl Paths {
     }
 }
 
-fn absolute(setting: &'static str, given: Option<PathBuf>, default: &str) -> Result<PathBuf, ConfigError> {
-    let path = given.unwrap_or_else(|| PathBuf::from(default));
-    std::path::absolute(&path)
+fn absolute(setting: &'static str, path: &Path) -> Result<PathBuf, ConfigError> {
+    std::path::absolute(path)
         .map(|path| path.components().collect())
         .map_err(|error| ConfigError::Setting {
             setting,
@@ -371,10 +381,27 @@ mod tests {
             #[command(flatten)]
             flags: Flags,
         }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f.toml");
+        std::fs::write(&path, "engine = \"docker\"\n[build]\nslots = 2\n").unwrap();
+        // Every flag by name, so that a new one is thought of here.
         let given = Flags {
             data_dir: Some("/srv/x".into()),
+            run_dir: Some("/srv/run".into()),
+            config: Some(path),
+            database_url: None,
+            database_url_file: Some("/srv/url".into()),
+            engine: Some(EngineKind::Fake),
+            docker_host: Some("unix:///srv/docker.sock".to_owned()),
+            api_listen: Some("127.0.0.1:8070".parse().unwrap()),
+            registry_listen: Some("127.0.0.1:8071".parse().unwrap()),
             http_listen: Some("127.0.0.1:8080".parse().unwrap()),
-            ..Flags::default()
+            apps_domain: Some("apps.example".to_owned()),
+            build_extra_ca_file: Some("/srv/ca.pem".into()),
+            buildkit_dir: Some("/srv/buildkit".into()),
+            build_seed_dir: Some("/srv/seed".into()),
+            edge_workers: Some(2),
+            resolved: None,
         };
         let first = Config::load(given).unwrap();
         let parsed = |arguments: Vec<String>| {
@@ -384,10 +411,10 @@ mod tests {
         let second = parsed(first.arguments());
         assert_eq!(first.hash(), second.hash());
         assert_eq!(first.paths, second.paths);
+        assert_eq!(parsed(second.edge_arguments()).hash(), first.hash());
 
         // The edge gets the same without the file, which it may not be able to read.
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("f.toml");
+        let path = dir.path().join("g.toml");
         let text = "database_url_file = \"/srv/url\"\nhttp_listen = \"127.0.0.1:81\"\n[edge]\nworkers = 3\n";
         std::fs::write(&path, text).unwrap();
         let first = Config::load(Flags {
@@ -404,6 +431,53 @@ mod tests {
         assert_eq!((&first.paths, first.http_listen), (&edge.paths, edge.http_listen));
         assert_eq!(edge.file.edge.workers, Some(3));
         assert!(edge.database.is_private());
+    }
+
+    #[test]
+    fn paths_are_meant_from_where_they_were_given() {
+        let dir = tempfile::tempdir().unwrap();
+        let up = "../".repeat(std::env::current_dir().unwrap().components().count() - 1);
+        // From this process' directory to the temporary one; the other processes run in `/`.
+        let relative =
+            |name: &str| PathBuf::from(format!("{up}{}/{name}", &dir.path().to_str().unwrap()[1..]));
+        let text = "data_dir = \"data\"\n[build]\nseed_dir = \"seed\"\n\
+                    [registries.\"r.example\"]\npassword_file = \"password\"\n";
+        std::fs::write(dir.path().join("f.toml"), text).unwrap();
+        let config = Config::load(Flags {
+            config: Some(relative("f.toml")),
+            build_extra_ca_file: Some(relative("ca.pem")),
+            buildkit_dir: Some("tools".into()),
+            docker_host: Some("unix://docker.sock".to_owned()),
+            ..Flags::default()
+        })
+        .unwrap();
+        let arguments = config.arguments();
+        for flag in [
+            "--config=",
+            "--build-extra-ca-file=",
+            "--buildkit-dir=",
+            "--docker-host=unix://",
+        ] {
+            let given = arguments.iter().find_map(|argument| argument.strip_prefix(flag));
+            assert!(given.unwrap().starts_with('/'), "{arguments:?}");
+        }
+        // What stands in the file is meant from the file.
+        let there = |path: &Path, name: &str| {
+            assert!(path.is_absolute() && path.ends_with(name), "{}", path.display());
+            assert_eq!(
+                path.parent().unwrap().canonicalize().unwrap(),
+                dir.path().canonicalize().unwrap()
+            );
+        };
+        there(&config.paths.data, "data");
+        there(config.file.build.seed_dir.as_ref().unwrap(), "seed");
+        there(
+            config.file.registries["r.example"]
+                .password_file
+                .as_ref()
+                .unwrap(),
+            "password",
+        );
     }
 
     #[test]

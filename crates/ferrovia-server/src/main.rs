@@ -2,9 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use ferrovia_server::command::{Arguments, run};
 
 fn main() -> ExitCode {
-    run(Arguments::parse())
+    run(Arguments::read())
 }

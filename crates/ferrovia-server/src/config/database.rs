@@ -33,7 +33,7 @@ pub enum Database {
 }
 
 impl Database {
-    /// What flags say, else what the file says.
+    /// What flags say, else what the file says. An empty one says nothing: whoever lists every setting means that.
     ///
     /// # Errors
     /// When one of them says both.
@@ -41,6 +41,7 @@ impl Database {
         flags: (Option<Secret>, Option<PathBuf>),
         file: (Option<Secret>, Option<PathBuf>),
     ) -> Result<Self, ConfigError> {
+        let (flags, file) = (said(flags), said(file));
         let given = if flags == (None, None) { file } else { flags };
         match given {
             (None, None) => Ok(Self::Private),
@@ -86,6 +87,13 @@ impl Database {
             }
         }
     }
+}
+
+fn said((url, file): (Option<Secret>, Option<PathBuf>)) -> (Option<Secret>, Option<PathBuf>) {
+    (
+        url.filter(|url| !url.expose().is_empty()),
+        file.filter(|file| !file.as_os_str().is_empty()),
+    )
 }
 
 /// Whether others than the owner may read a file.
@@ -138,6 +146,10 @@ mod tests {
         let of = Database::of((url("a"), None), (None, file()));
         assert_eq!(of.unwrap(), Database::Url(Secret::new("a")));
         let of = Database::of((None, file()), (url("b"), None));
+        assert_eq!(of.unwrap(), Database::File("/x".into()));
+        let empty = || (url(""), Some(PathBuf::new()));
+        assert_eq!(Database::of(empty(), empty()).unwrap(), Database::Private);
+        let of = Database::of(empty(), (None, file()));
         assert_eq!(of.unwrap(), Database::File("/x".into()));
         for both in [
             Database::of((url("a"), file()), (None, None)),

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::{ConfigError, EngineKind, database};
 
-/// The whole file.
+/// The whole file. A relative path in it starts at its own directory.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ConfigFile {
@@ -143,7 +143,7 @@ impl ConfigFile {
             path: path.to_owned(),
             why,
         };
-        let file: Self = toml::from_str(&text).map_err(|error| parse(explained(&text, &error)))?;
+        let mut file: Self = toml::from_str(&text).map_err(|error| parse(explained(&text, &error)))?;
         if file.database_url.is_some() && database::is_open_to_others(&metadata) {
             return Err(parse(format!(
                 "it holds `database_url` and can be read by others; run `chmod 600 {}`, or put the URL into a file of \
@@ -151,7 +151,33 @@ impl ConfigFile {
                 path.display()
             )));
         }
+        let own = std::path::absolute(path).map_err(|error| read(error.to_string()))?;
+        if let Some(directory) = own.parent() {
+            file.start_at(directory);
+        }
         Ok(file)
+    }
+
+    /// Every process reads the file, and each in a directory of its own.
+    fn start_at(&mut self, directory: &Path) {
+        let registries = self.registries.values_mut();
+        let paths = [
+            &mut self.data_dir,
+            &mut self.run_dir,
+            &mut self.database_url_file,
+            &mut self.build.extra_ca_file,
+            &mut self.build.buildkit_dir,
+            &mut self.build.seed_dir,
+        ];
+        let paths = paths
+            .into_iter()
+            .chain(registries.map(|registry| &mut registry.password_file));
+        for path in paths.flatten() {
+            // An empty one is no path, and is refused by whoever needs it.
+            if !path.as_os_str().is_empty() {
+                *path = directory.join(&*path);
+            }
+        }
     }
 }
 

@@ -113,8 +113,15 @@ impl Flags {
                 .iter()
                 .filter_map(|(flag, path)| path.as_ref().map(|path| format!("--{flag}={}", text(path)))),
         );
+        arguments.extend(workers(config));
         arguments
     }
+}
+
+/// The edge's threads, when they were given. They are configuration of every process: each has the same digest.
+pub(super) fn workers(config: &Config) -> Option<String> {
+    let workers = config.file.edge.workers;
+    workers.map(|workers| format!("--edge-workers={workers}"))
 }
 
 /// The settings that are flags and have no place in the file but the top.

@@ -61,7 +61,12 @@ pub fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
 }
 
 fn filter() -> EnvFilter {
-    EnvFilter::try_from_env("FERROVIA_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER))
+    let given = std::env::var("FERROVIA_LOG")
+        .ok()
+        .filter(|given| !given.is_empty());
+    given
+        .and_then(|given| EnvFilter::try_new(given).ok())
+        .unwrap_or_else(|| EnvFilter::new(DEFAULT_FILTER))
 }
 
 /// A file that is set aside when it is full, so that a platform that runs for years does not fill its disk.
