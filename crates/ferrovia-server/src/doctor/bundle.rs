@@ -65,13 +65,17 @@ pub fn write(config: &Config, findings: &[Finding], path: &Path) -> io::Result<(
         let _ = writeln!(text, "\nThe end of {}", log.display());
         text.push_str(&tail(&log).unwrap_or_else(|error| format!("{error}\n")));
     }
-    use std::os::unix::fs::OpenOptionsExt;
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
     let mut file = fs::OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
         .open(path)?;
+    if file.metadata()?.is_file() {
+        // One that was there keeps its mode; a terminal or a pipe shall keep its own.
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    }
     io::Write::write_all(&mut file, text.as_bytes())
 }
 
@@ -89,4 +93,27 @@ fn tail(path: &Path) -> io::Result<String> {
         all.push('\n');
         all
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_there_is_closed_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("report");
+        fs::write(&path, "old").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+        let config = Config::load(crate::config::Flags {
+            data_dir: Some(dir.path().join("data")),
+            ..crate::config::Flags::default()
+        })
+        .unwrap();
+        write(&config, &[], &path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(fs::read_to_string(&path).unwrap().starts_with("ferroviad "));
+    }
 }
