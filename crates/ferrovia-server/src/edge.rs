@@ -8,9 +8,9 @@ use ferrovia_table::Peers;
 
 use crate::command::Failure;
 use crate::config::Config;
-use crate::process::Unit;
 use crate::process::build_id::build_id;
 use crate::process::lock::Lock;
+use crate::process::{Unit, draining};
 
 /// How long `serve` may take to hand the listeners over, in milliseconds.
 const HAND_OVER_MS: u64 = 5_000;
@@ -20,7 +20,10 @@ const HAND_OVER_MS: u64 = 5_000;
 /// # Errors
 /// When another edge lives or the listeners cannot be had.
 pub fn run(config: &Config) -> Result<(), Failure> {
-    let lock = Lock::take(&Unit::Edge.lock_directory(&config.paths), "edge", &config.hash())?;
+    let directory = Unit::Edge.lock_directory(&config.paths);
+    let lock = Lock::take(&directory, "edge", &config.hash())?;
+    // To its end, which comes after the other one is given up.
+    let _draining = draining::take(&directory, &config.hash())?;
     let sockets = match UnixStream::connect(config.paths.serve_socket()) {
         Ok(stream) => {
             stream.set_read_timeout(Some(Duration::from_millis(HAND_OVER_MS)))?;

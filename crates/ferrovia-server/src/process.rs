@@ -2,10 +2,12 @@
 
 pub mod build_id;
 pub mod child;
+pub mod draining;
 pub mod executable;
 pub mod lock;
 pub mod log;
 pub mod spawn;
+pub mod spawned;
 pub mod supervisor;
 pub mod user;
 pub mod watch;

@@ -55,6 +55,12 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     for unit in [Unit::Edge, Unit::Node, Unit::FakeEngine] {
         end(unit, &config, &mut failures).await;
     }
+    // A replaced one answers what it had in hand for minutes.
+    match supervisor::end_draining(&config).await {
+        Ok(0) => {}
+        Ok(count) => eprintln!("stopped  {count} replaced edge(s)"),
+        Err(error) => failures.add("a replaced edge", &error),
+    }
     if config.engine == EngineKind::Docker {
         // After node, which answers names on their bridge.
         end_builds(&builds::leftovers(&config), &mut failures).await;

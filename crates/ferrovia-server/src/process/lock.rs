@@ -140,6 +140,37 @@ pub fn find_living(run_dir: &Path, name: &str) -> io::Result<Option<Living>> {
     Ok((same && is_held(&file)?).then_some(Living { holder, pidfd }))
 }
 
+/// The names of the locks of a directory that begin so, held or not; none when there is no such directory.
+///
+/// # Errors
+/// When the file system refuses.
+pub fn names(run_dir: &Path, prefix: &str) -> io::Result<Vec<String>> {
+    let entries = match std::fs::read_dir(run_dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let file = entry?.file_name();
+        let name = file.to_str().and_then(|file| file.strip_suffix(".lock"));
+        names.extend(name.filter(|name| name.starts_with(prefix)).map(str::to_owned));
+    }
+    Ok(names)
+}
+
+/// Takes away the files of locks that begin so and that nobody holds. Nobody may be about to take one.
+pub fn sweep(run_dir: &Path, prefix: &str) {
+    // A file that stays costs a name in a directory, and is looked at again by the next one.
+    for name in names(run_dir, prefix).unwrap_or_default() {
+        let path = path(run_dir, &name);
+        let held = open_own(&path, OpenOptions::new().read(true)).and_then(|file| is_held(&file));
+        if held.is_ok_and(|held| !held) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
 fn is_held(file: &File) -> io::Result<bool> {
     match flock(file, FlockOperation::NonBlockingLockShared) {
         Ok(()) => {

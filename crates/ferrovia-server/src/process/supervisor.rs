@@ -8,8 +8,9 @@ use tokio::sync::watch;
 
 use super::lock::{self, Living};
 use super::spawn::spawn;
+use super::spawned::Spawned;
 use super::watch::Watched;
-use super::{Unit, build_id};
+use super::{Unit, build_id, draining};
 use crate::config::Config;
 
 /// How long a started process may take until it holds its lock, in milliseconds.
@@ -54,7 +55,8 @@ pub enum AtStart {
     Renew,
 }
 
-/// Supervises one unit until `stop` becomes true; then returns without touching the process.
+/// Supervises one unit until `stop` becomes true; then returns without touching the process. One that is just being
+/// started, and could not be found by its lock, is gone then.
 pub async fn supervise(
     unit: Unit,
     config: Arc<Config>,
@@ -99,14 +101,28 @@ pub async fn supervise(
 /// When the kernel or the file system refuses.
 pub async fn end(unit: Unit, config: &Config) -> io::Result<bool> {
     match lock::find_living(&unit.lock_directory(&config.paths), unit.as_str())? {
-        Some(living) => {
-            Watched::new(living.pidfd)?
-                .end(Duration::from_millis(END_GRACE_MS))
-                .await?;
-            Ok(true)
-        }
+        Some(living) => end_process(living).await.map(|()| true),
         None => Ok(false),
     }
+}
+
+/// Ends edges that were replaced and still answer what they had in hand; how many there were.
+///
+/// # Errors
+/// When the kernel or the file system refuses.
+pub async fn end_draining(config: &Config) -> io::Result<usize> {
+    let mut ended = 0;
+    for living in draining::find(&Unit::Edge.lock_directory(&config.paths))? {
+        end_process(living).await?;
+        ended += 1;
+    }
+    Ok(ended)
+}
+
+async fn end_process(living: Living) -> io::Result<()> {
+    Watched::new(living.pidfd)?
+        .end(Duration::from_millis(END_GRACE_MS))
+        .await
 }
 
 /// One life of the process: until it ends.
@@ -130,19 +146,12 @@ async fn live(
         make_room(unit, config, living).await?;
     }
     status.send_replace(Status::Starting);
-    let mut child = spawn(unit, config, user)?;
-    let (watched, pid) = match started(unit, config, &mut child).await {
-        Ok(started) => started,
-        Err(error) => {
-            // Whatever it is, it must not come up later beside its successor.
-            let _ = child.kill();
-            let _ = child.wait();
-            return Err(error);
-        }
-    };
+    // Also when this is given up while it starts, it must not come up later, beside its successor or after the end.
+    let mut spawned = Spawned::new(spawn(unit, config, user)?, unit, config);
+    let (watched, pid) = started(unit, config, &mut spawned).await?;
     status.send_replace(Status::Living { pid, adopted: false });
     watched.ended().await;
-    child.wait().map(|_| ())
+    Ok(())
 }
 
 /// Ends a process so that its successor can start. An edge only lets go of what the next one needs: it answers what
@@ -158,25 +167,21 @@ async fn make_room(unit: Unit, config: &Config, living: Living) -> io::Result<()
             Err(error) => tracing::warn!("the edge did not drain ({error}) and is ended"),
         }
     }
-    Watched::new(living.pidfd)?
-        .end(Duration::from_millis(END_GRACE_MS))
-        .await
+    end_process(living).await
 }
 
 /// Waits until the child holds its lock.
-async fn started(unit: Unit, config: &Config, child: &mut std::process::Child) -> io::Result<(Watched, u32)> {
+async fn started(unit: Unit, config: &Config, spawned: &mut Spawned) -> io::Result<(Watched, u32)> {
     let deadline = Instant::now() + Duration::from_millis(START_DEADLINE_MS);
     loop {
-        if let Some(exit) = child.try_wait()? {
+        if let Some(exit) = spawned.ended()? {
             return Err(io::Error::other(format!(
                 "it ended at once ({exit}); its log is `{}`",
                 super::spawn::log_path(config, unit).display()
             )));
         }
-        if let Some(living) = lock::find_living(&unit.lock_directory(&config.paths), unit.as_str())?
-            && living.holder.pid == child.id()
-        {
-            return Ok((Watched::new(living.pidfd)?, child.id()));
+        if let Some(living) = spawned.come_up()? {
+            return Ok((Watched::new(living.pidfd)?, living.holder.pid));
         }
         if Instant::now() > deadline {
             return Err(io::Error::new(

@@ -17,6 +17,7 @@ mod error_codes;
 mod live_schemathesis;
 mod matrix;
 mod objects;
+mod processes;
 mod repeats;
 mod source;
 mod streams;
