@@ -43,6 +43,10 @@ const DEFAULT_CPU_WEIGHT: u32 = 50;
 const DEFAULT_PIDS: u32 = 4096;
 /// How long the kernel may take to end what was killed, in milliseconds.
 const KILL_TIMEOUT_MS: u64 = 10_000;
+/// How long the kernel may take to let empty groups go, in milliseconds.
+const REMOVE_TIMEOUT_MS: u64 = 2_000;
+/// How often groups are looked at while they end, in milliseconds.
+const POLL_MS: u64 = 20;
 
 impl BuildLimits {
     /// The default on a host with this much memory: half of it.
@@ -134,8 +138,11 @@ impl BuildGroup {
         OomWatch::start(self.hierarchy.clone(), self.name.clone())
     }
 
-    /// Ends every process in the group and takes the group away. What is in it is ours: nobody else enters it.
-    pub async fn remove(&self) -> Result<(), BuildError> {
+    /// Ends every process in the group. What is in it is ours: nobody else enters it.
+    ///
+    /// # Errors
+    /// When processes do not end.
+    pub async fn empty(&self) -> Result<(), BuildError> {
         let tops = self.hierarchy.tops(&self.name);
         let deadline = tokio::time::Instant::now() + Duration::from_millis(KILL_TIMEOUT_MS);
         loop {
@@ -148,17 +155,37 @@ impl BuildGroup {
                 }
             }
             if !left {
-                break;
+                return Ok(());
             }
             if tokio::time::Instant::now() > deadline {
                 return Err(refused(&self.name, "processes in it do not end"));
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(POLL_MS)).await;
         }
-        for top in tops {
-            remove_tree(&top);
+    }
+
+    /// Ends every process in the group and takes the group away; one that is gone is success.
+    ///
+    /// # Errors
+    /// When processes do not end, or the group stays.
+    pub async fn remove(&self) -> Result<(), BuildError> {
+        self.empty().await?;
+        let deadline = tokio::time::Instant::now() + Duration::from_millis(REMOVE_TIMEOUT_MS);
+        let mut stays = None;
+        for top in self.hierarchy.tops(&self.name) {
+            // A group is busy for a moment after its last process ended.
+            while let Err(error) = remove_tree(&top) {
+                if tokio::time::Instant::now() > deadline {
+                    stays = Some(refused(
+                        &top.to_string_lossy(),
+                        &format!("the group stays: {error}"),
+                    ));
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(POLL_MS)).await;
+            }
         }
-        Ok(())
+        stays.map_or(Ok(()), Err)
     }
 }
 
@@ -182,12 +209,16 @@ fn subdirectories(directory: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Groups go from the bottom; one that is busy stays, and is empty.
-fn remove_tree(directory: &Path) {
+/// Groups go from the bottom; one that is busy stays, and keeps those above it.
+fn remove_tree(directory: &Path) -> io::Result<()> {
     for below in subdirectories(directory) {
-        remove_tree(&below);
+        // What is above says whether it matters.
+        let _ = remove_tree(&below);
     }
-    let _ = std::fs::remove_dir(directory);
+    match std::fs::remove_dir(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// The number in a control file; `max` is the largest.
@@ -207,5 +238,30 @@ fn refused(what: &str, why: &str) -> BuildError {
         )
         .with_hint("the host must have the memory, cpu and pids controllers of control groups, and Ferrovia root's rights"),
         class: Class::Unavailable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_group_that_stays_is_told() {
+        // Ordinary directories: one with a file in it stays as one that is busy does.
+        let root = tempfile::tempdir().unwrap();
+        let hierarchy = Hierarchy::V2 {
+            root: root.path().to_owned(),
+            systemd: false,
+        };
+        let group = BuildGroup::new(hierarchy, "builds");
+        group.remove().await.unwrap();
+        let below = root.path().join("builds/scope/buildkit");
+        std::fs::create_dir_all(&below).unwrap();
+        std::fs::write(below.join("busy"), "").unwrap();
+        let error = group.remove().await.unwrap_err();
+        assert!(error.report.message.contains("the group stays"), "{error}");
+        std::fs::remove_file(below.join("busy")).unwrap();
+        group.remove().await.unwrap();
+        assert!(!root.path().join("builds").exists());
     }
 }

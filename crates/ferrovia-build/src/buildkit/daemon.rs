@@ -207,8 +207,9 @@ impl Buildkit {
             let _ = running.stop.try_send(());
             let _ = running.ended.wait_for(|ended| *ended).await;
         }
-        self.group.remove().await?;
-        self.network.remove_namespace().await
+        let ended = self.group.remove().await;
+        let removed = self.network.remove_namespace().await;
+        ended.and(removed)
     }
 
     /// Ends a daemon that does not do what it is told; the next build starts another.

@@ -155,16 +155,17 @@ impl BuildNetwork {
         Ok(())
     }
 
+    /// What fails keeps nothing else open.
     async fn close_way_out(&self) -> Result<(), BuildError> {
         let table = self.nat_table();
         let rules = format!("table ip {table}\ndelete table ip {table}\n");
-        run("nft", &["-f", "-"], rules.as_bytes()).await?;
+        let closed = run("nft", &["-f", "-"], rules.as_bytes()).await;
         for rule in self.accepted() {
             let words: Vec<&str> = rule.iter().map(String::as_str).collect();
             // One that is not there is what is wanted.
             let _ = run("iptables", &[&["-w", "-D", "FORWARD"], &words[..]].concat(), b"").await;
         }
-        Ok(())
+        closed
     }
 
     /// Rules of `iptables`, which Docker brings along.
@@ -214,26 +215,35 @@ impl BuildNetwork {
 
     /// Takes the namespace and everything in it away; one that is gone is success.
     pub async fn remove_namespace(&self) -> Result<(), BuildError> {
-        if self.namespace().exists() {
-            ip(&["netns", "delete", &self.interface]).await?;
-        }
+        let deleted = match self.namespace().exists() {
+            true => ip(&["netns", "delete", &self.interface]).await,
+            false => Ok(()),
+        };
         // A namespace that something still holds keeps its end of the wire.
         if interface_exists(&self.outer()) {
             let removed = ip(&["link", "delete", &self.outer()]).await;
             if interface_exists(&self.outer()) {
-                removed?;
+                return deleted.and(removed);
             }
         }
-        Ok(())
+        deleted
     }
 
-    /// Takes the host's end away too: when the platform goes.
-    pub async fn remove(&self) -> Result<(), BuildError> {
-        self.remove_namespace().await?;
-        self.close_way_out().await?;
-        match interface_exists(&self.interface) {
-            true => ip(&["link", "delete", &self.interface]).await,
-            false => Ok(()),
+    /// Takes the host's end away too: when the platform goes. What fails does not keep the rest.
+    ///
+    /// # Errors
+    /// Everything that failed.
+    pub async fn remove(&self) -> Result<(), Vec<BuildError>> {
+        let mut failures = Vec::new();
+        failures.extend(self.remove_namespace().await.err());
+        failures.extend(self.close_way_out().await.err());
+        if interface_exists(&self.interface) {
+            failures.extend(ip(&["link", "delete", &self.interface]).await.err());
+        }
+        if failures.is_empty() {
+            Ok(())
+        } else {
+            Err(failures)
         }
     }
 

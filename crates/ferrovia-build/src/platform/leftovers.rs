@@ -62,7 +62,7 @@ impl Leftovers {
         if let Some(group) = &self.group {
             failures.extend(group.remove().await.err());
         }
-        failures.extend(self.network.remove().await.err());
+        failures.extend(self.network.remove().await.err().into_iter().flatten());
         if failures.is_empty() {
             let swept = sweep(&self.run_directory);
             failures.extend(swept.err().map(|error| stays(&self.run_directory, &error)));

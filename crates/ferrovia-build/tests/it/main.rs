@@ -5,6 +5,7 @@ mod documents;
 mod fetch;
 mod images;
 mod live_build;
+mod live_network;
 mod live_platform;
 mod live_registry;
 mod registry;

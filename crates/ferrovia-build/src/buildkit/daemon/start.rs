@@ -66,8 +66,11 @@ impl Buildkit {
             return Err(BuildError { report, class });
         }
         self.ensure_run_directory().await?;
-        // Whatever an earlier control left.
-        self.group.remove().await?;
+        // Whatever an earlier control left. A group that is empty and stays gets its bounds anew.
+        self.group.empty().await?;
+        if let Err(error) = self.group.remove().await {
+            tracing::warn!(code = error.report.code, "{}", error.report.message);
+        }
         self.network.renew().await?;
         let limits = BuildLimits {
             memory_bytes: canary::LIMIT_BYTES.min(self.options.limits.memory_bytes),
