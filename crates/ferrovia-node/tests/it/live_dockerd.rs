@@ -19,6 +19,9 @@ use crate::node::{member, replica, service};
 use crate::place::Place;
 use crate::rig::{Rig, SOON, get};
 
+/// Longest start of a Docker Engine: one that was killed leaves a containerd, whose end the next waits for.
+const ANSWERS: Duration = Duration::from_secs(120);
+
 /// A web server that also writes numbered lines.
 const SERVE: &str = "mkdir -p /www; hostname > /www/index.html; httpd -p 8080 -h /www; n=0; while true; do n=$((n+1)); echo $n; usleep 5000; done";
 
@@ -35,7 +38,7 @@ impl Dockerd {
         must("ip", &["link", "add", "fmd0", "type", "bridge"]);
         must("ip", &["address", "add", "10.248.0.1/24", "dev", "fmd0"]);
         let process = spawn(directory.path().to_owned());
-        let dockerd = Self { directory, process };
+        let mut dockerd = Self { directory, process };
         dockerd.wait_until_it_answers();
         for direction in ["-i", "-o"] {
             // The machine's own Docker lets nothing through that is not its own.
@@ -52,10 +55,17 @@ impl Dockerd {
         }
     }
 
-    fn wait_until_it_answers(&self) {
-        let until = Instant::now() + Duration::from_secs(60);
+    /// One that gives up on the containerd of one that was killed is started again, as an init system does.
+    fn wait_until_it_answers(&mut self) {
+        let until = Instant::now() + ANSWERS;
         while !self.place().docker(&["version"]).status.success() {
-            assert!(Instant::now() < until, "dockerd does not answer");
+            if self.process.try_wait().unwrap().is_some() {
+                self.process = spawn(self.directory.path().to_owned());
+            }
+            if Instant::now() > until {
+                let log = std::fs::read_to_string(self.directory.path().join("log"));
+                panic!("dockerd does not answer\n{}", log.unwrap_or_default());
+            }
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -78,6 +88,8 @@ fn spawn(directory: PathBuf) -> Child {
         .append(true)
         .open(path("log"))
         .unwrap();
+    // One that was killed leaves it behind.
+    let _ = std::fs::remove_file(path("pid"));
     Command::new("dockerd")
         .args([
             "--live-restore",
