@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use ferrovia_tests::app::repository;
@@ -66,14 +66,15 @@ async fn what_it_prints_works_and_a_second_start_finds_the_data() {
     assert_eq!(code, TIMED_OUT, "{output}");
     assert_eq!(installation.objects(Kind::RunningContainers).unwrap().len(), 2);
     let processes = installation.processes().unwrap();
-    first.interrupt().await;
+    let ended = first.interrupt().await;
+    assert!(ended.success(), "{ended}: {}", first.printed());
     let running = installation.objects(Kind::RunningContainers).unwrap();
     assert!(running.is_empty(), "applications outlived Ctrl-C: {running:?}");
     for (name, pid) in processes {
         assert!(!lives(pid), "{name} outlived Ctrl-C");
     }
 
-    // In the middle of its start it stops as well.
+    // In the middle of its start it stops as well, whichever of its own commands met the signal first.
     let mut early = Script::start(&installation);
     wait_for("a process of the platform", SETTLED, || async {
         let pid = installation.pid_of("node").map_err(|error| error.to_string())?;
@@ -113,7 +114,8 @@ async fn what_it_prints_works_and_a_second_start_finds_the_data() {
     http::wait_for_answer(installation.http, &host, SETTLED, |answer| answer.status == 200)
         .await
         .unwrap();
-    second.interrupt().await;
+    let ended = second.interrupt().await;
+    assert!(ended.success(), "{ended}: {}", second.printed());
 }
 
 /// The commands under "Next, in another terminal:".
@@ -199,8 +201,8 @@ impl Script {
         (output.status.code().unwrap_or(-1), printed)
     }
 
-    /// Ctrl-C: the terminal sends it to every process of the group.
-    async fn interrupt(&mut self) {
+    /// Ctrl-C: the terminal sends it to every process of the group. How the script ended.
+    async fn interrupt(&mut self) -> ExitStatus {
         let group = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
         kill_process_group(group, Signal::INT).unwrap();
         let child = &mut self.child;
@@ -208,8 +210,7 @@ impl Script {
             let ended = child.try_wait().unwrap();
             async move { ended.ok_or_else(|| "it runs".to_owned()) }
         });
-        let ended = ended.await.unwrap();
-        assert!(ended.success(), "{ended}: {}", self.printed());
+        ended.await.unwrap()
     }
 }
 
