@@ -19,6 +19,8 @@ const COUNTS: [usize; 3] = [10, 100, 1_000];
 const DEPLOYS: usize = 5;
 /// Deploys that are under way at the same time while environments are made.
 const AT_ONCE: usize = 4;
+/// After how many environments more it says how far it is.
+const PROGRESS_EVERY: usize = 50;
 /// Longest wait for one step, in seconds.
 const LONGEST_S: u64 = 120;
 
@@ -63,8 +65,14 @@ pub async fn run() -> Result<Report, Failure> {
                 http::wait_for_answer(platform.http, &host, longest, |answer| answer.status == 200).await?;
             }
             made += batch.len();
+            if made % PROGRESS_EVERY < batch.len() {
+                println!("{made} environments after {} s", began.elapsed().as_secs());
+            }
         }
-        println!("{count} environments after {} s more", began.elapsed().as_secs());
+        println!(
+            "{count} environments: made {} s after the count before",
+            began.elapsed().as_secs()
+        );
 
         let mut deploys = Vec::new();
         for _ in 0..DEPLOYS {
