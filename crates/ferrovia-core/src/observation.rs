@@ -35,6 +35,17 @@ pub struct Observation {
     pub seen_at_ms: i64,
 }
 
+impl Observation {
+    /// Whether both say the same, whenever it was seen.
+    pub fn says_the_same_as(&self, other: &Self) -> bool {
+        *self
+            == Self {
+                seen_at_ms: self.seen_at_ms,
+                ..other.clone()
+            }
+    }
+}
+
 /// What the probes say of a replica.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "health", rename_all = "snake_case")]

@@ -119,18 +119,20 @@ impl Host {
         self.interfaces.join(name).is_dir()
     }
 
-    /// The ports of these bridges. Each is put in hairpin mode, so that a replica reaches itself through its own
-    /// service's address: the frame goes back out of the port it came in by.
-    pub fn ports(&self, bridges: &[String]) -> BTreeSet<String> {
+    /// The ports of these bridges. Each that is not among the `known` is put in hairpin mode, so that a replica reaches
+    /// itself through its own service's address: the frame goes back out of the port it came in by.
+    pub fn ports(&self, bridges: &[String], known: &BTreeSet<String>) -> BTreeSet<String> {
         let mut ports = BTreeSet::new();
         for bridge in bridges {
             let Ok(entries) = std::fs::read_dir(self.interfaces.join(bridge).join("brif")) else {
                 continue;
             };
             for entry in entries.flatten() {
-                ensure_hairpin(&entry.path());
                 // Names of interfaces have neither quotes nor white space, but the kernel does not say so.
                 let name = entry.file_name().into_string().unwrap_or_default();
+                if !known.contains(&name) {
+                    ensure_hairpin(&entry.path());
+                }
                 if !name.is_empty()
                     && name
                         .chars()

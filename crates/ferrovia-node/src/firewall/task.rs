@@ -72,6 +72,9 @@ pub struct FirewallTask {
     /// Rows of the newest table; `None` before the first: what a `node` before this one loaded stays until then.
     rows: Option<Vec<NodeRow>>,
     loaded: Option<Wanted>,
+    /// Ports of our bridges whose mode was seen to: each new container makes a dozen hints, and there may be a
+    /// thousand ports.
+    ports: BTreeSet<String>,
     /// The listings right after the last whole load, by family.
     standards: BTreeMap<&'static str, Listed>,
     gone: mpsc::Sender<Ipv4Addr>,
@@ -90,6 +93,7 @@ impl FirewallTask {
             hints,
             rows: None,
             loaded: None,
+            ports: BTreeSet::new(),
             standards: BTreeMap::new(),
             gone,
         };
@@ -142,7 +146,9 @@ impl FirewallTask {
                 },
                 () = links.changed(|_| {}) => {
                     self.hints.send_modify(|number| *number += 1);
-                    self.bring_or_warn().await;
+                    if self.look_at_ports() || self.loaded.is_none() {
+                        self.bring_or_warn().await;
+                    }
                 }
                 () = changes.changed(|received| doubt.take(&self.nft, &self.fixed.table, received)) => {
                     self.settle(&mut doubt).await;
@@ -151,6 +157,8 @@ impl FirewallTask {
                     for trouble in self.host.ensure_settings() {
                         tracing::warn!("{trouble}");
                     }
+                    // Whatever a hint did not tell of.
+                    self.ports.clear();
                     self.bring_or_warn().await;
                 }
                 _ = compare.tick() => {
@@ -188,12 +196,20 @@ impl FirewallTask {
         }
     }
 
+    /// Sees to the ports that are new; whether any came or went.
+    fn look_at_ports(&mut self) -> bool {
+        let ports = self.host.ports(&self.fixed.bridges, &self.ports);
+        let changed = ports != self.ports;
+        self.ports = ports;
+        changed
+    }
+
     /// Loads what is wanted, by the smallest transaction that does it.
     async fn bring(&mut self) -> Result<(), Error> {
+        self.look_at_ports();
         let Some(rows) = &self.rows else { return Ok(()) };
-        let ports = self.host.ports(&self.fixed.bridges);
         let ports = match self.fixed.bridge_match {
-            super::BridgeMatch::Port => ports,
+            super::BridgeMatch::Port => self.ports.clone(),
             super::BridgeMatch::Name => BTreeSet::new(),
         };
         let wanted = Wanted::new(rows, ports);

@@ -61,11 +61,7 @@ impl Board {
         let known = state.seen.get(&observation.replica_id).map(|(_, known)| known);
         let is_news = known.is_none_or(|known| {
             observation.seen_at_ms - known.seen_at_ms >= REFRESH_MS
-                || *known
-                    != Observation {
-                        seen_at_ms: known.seen_at_ms,
-                        ..observation.clone()
-                    }
+                || !known.says_the_same_as(&observation)
         });
         if !is_news {
             return;

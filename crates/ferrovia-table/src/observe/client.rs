@@ -30,13 +30,14 @@ pub struct Observations {
 }
 
 impl Observations {
-    /// Replicas that are new, changed or gone against `before`.
+    /// Replicas that are new, changed or gone against `before`. The same seen again later is no change: with many
+    /// replicas that is all the time the case for some of them.
     pub fn differences(&self, before: &Self) -> Vec<ReplicaId> {
         let changed = self.replicas.iter().filter(|(id, now)| {
             before
                 .replicas
                 .get(id)
-                .is_none_or(|then| !Arc::ptr_eq(now, then) && now != &then)
+                .is_none_or(|then| !Arc::ptr_eq(now, then) && !now.says_the_same_as(then))
         });
         let gone = before
             .replicas

@@ -51,8 +51,14 @@ async fn subscribers_get_everything_then_what_changes_and_can_wake() {
         seen_at_ms: 99,
         ..seen(8, 0)
     });
+    let later = Observation {
+        seen_at_ms: 60_000,
+        ..seen(11, 0)
+    };
+    board.set(later.clone());
     board.remove(seen(9, 0).replica_id);
     eventually("the changes are there", || now.borrow().replicas.len() == 1_233).await;
+    assert_eq!(*now.borrow().replicas[&later.replica_id], later, "its time is passed on");
     let differences = now.borrow().differences(&before);
     assert_eq!(differences, [seen(7, 0).replica_id, seen(9, 0).replica_id]);
 
