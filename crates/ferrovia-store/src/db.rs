@@ -32,8 +32,10 @@ pub const IDLE_IN_TRANSACTION_TIMEOUT_MS: u64 = 10_000;
 pub const TX_DEADLINE_MS: u64 = 60_000;
 /// Longest time to open a connection, in milliseconds.
 pub const CONNECT_TIMEOUT_MS: u64 = 10_000;
-/// An unused connection is closed after this time, in milliseconds: each costs the server memory.
-pub const IDLE_CONNECTION_MS: u64 = 60_000;
+/// An unused connection is closed after this time, in milliseconds: each costs the server some megabytes. The pool gives
+/// out the one that was unused longest, so that a look at the queue now and then keeps as many open as there are looks
+/// in this time.
+pub const IDLE_CONNECTION_MS: u64 = 10_000;
 /// A connection is closed at this age, in milliseconds: a backend's caches only grow.
 pub const CONNECTION_LIFETIME_MS: u64 = 1_800_000;
 

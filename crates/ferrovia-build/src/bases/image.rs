@@ -85,20 +85,11 @@ async fn store_compressed(
         .map_err(failed)?;
     let mut output = gzip.stdout.take().ok_or(Error::Interrupted)?;
     let mut upload = store.begin_upload(repository, None).await?;
-    let mut hasher = Hasher::default();
-    let mut buffer = vec![0; CHUNK_BYTES];
-    loop {
-        let count = output.read(&mut buffer).await.map_err(failed)?;
-        if count == 0 {
-            break;
-        }
-        hasher.update(&buffer[..count]);
-        upload.write(&buffer[..count]).await?;
-    }
+    upload.write_from(&mut output).await?;
     if !gzip.wait().await.map_err(failed)?.success() {
         return Err(Error::Interrupted);
     }
-    let (digest, size) = (hasher.finish(), upload.written_bytes());
+    let (digest, size) = (upload.digest(), upload.written_bytes());
     store.finish_upload(upload, digest).await?;
     Ok((digest, size))
 }

@@ -65,8 +65,10 @@ impl Seed {
         let manifest = Manifest::parse(stored.media_type, stored.manifest.as_bytes())?;
         for blob in manifest.blobs() {
             let mut upload = store.begin_upload(repository, Some(blob.size)).await?;
-            let content = tokio::fs::read(self.blob(blob.digest)).await.map_err(failed)?;
-            upload.write(&content).await?;
+            let mut content = tokio::fs::File::open(self.blob(blob.digest))
+                .await
+                .map_err(failed)?;
+            upload.write_from(&mut content).await?;
             store.finish_upload(upload, blob.digest).await?;
         }
         let mut digest = None;

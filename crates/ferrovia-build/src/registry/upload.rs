@@ -4,11 +4,14 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use tokio::fs::{self, File};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use uuid::Uuid;
 
 use super::{Error, Repository};
 use crate::digest::{Digest, Hasher};
+
+/// How much is held in memory while a blob is copied, in bytes.
+const COPY_BYTES: usize = 256 * 1024;
 
 /// A blob that is being received. Dropping it takes its file away.
 pub struct Upload {
@@ -62,6 +65,26 @@ impl Upload {
             .map_err(Error::io("write an upload"))
     }
 
+    /// Takes what `source` gives until its end.
+    pub async fn write_from(&mut self, source: &mut (impl AsyncRead + Unpin)) -> Result<(), Error> {
+        let mut buffer = vec![0; COPY_BYTES];
+        loop {
+            let count = source
+                .read(&mut buffer)
+                .await
+                .map_err(Error::io("read what is uploaded"))?;
+            if count == 0 {
+                return Ok(());
+            }
+            self.write(&buffer[..count]).await?;
+        }
+    }
+
+    /// The digest of what came so far.
+    pub fn digest(&self) -> Digest {
+        self.hasher.clone().finish()
+    }
+
     /// Hands what was written to the system, so that a full disk shows now and not with the next chunk.
     pub(super) async fn flush(&mut self) -> Result<(), Error> {
         self.touched = Instant::now();
@@ -75,7 +98,7 @@ impl Upload {
             .sync_all()
             .await
             .map_err(Error::io("write an upload to the disk"))?;
-        Ok(self.hasher.clone().finish())
+        Ok(self.digest())
     }
 
     /// Gives the file its final name.
