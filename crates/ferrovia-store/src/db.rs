@@ -11,6 +11,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Executor, PgConnection, PgPool, Postgres};
 
 use crate::error::Error;
+use crate::trim::Peak;
 
 /// What a reading function takes: `&mut *db.conn().await?` and a `&mut` [`crate::Tx`] both turn into it.
 pub type Conn = PgConnection;
@@ -32,10 +33,8 @@ pub const IDLE_IN_TRANSACTION_TIMEOUT_MS: u64 = 10_000;
 pub const TX_DEADLINE_MS: u64 = 60_000;
 /// Longest time to open a connection, in milliseconds.
 pub const CONNECT_TIMEOUT_MS: u64 = 10_000;
-/// An unused connection is closed after this time, in milliseconds: each costs the server some megabytes. The pool gives
-/// out the one that was unused longest, so that a look at the queue now and then keeps as many open as there are looks
-/// in this time.
-pub const IDLE_CONNECTION_MS: u64 = 10_000;
+/// How often connections beyond the most that were in use at once since the last time are closed, in milliseconds.
+pub const TRIM_MS: u64 = 15_000;
 /// A connection is closed at this age, in milliseconds: a backend's caches only grow.
 pub const CONNECTION_LIFETIME_MS: u64 = 1_800_000;
 
@@ -50,6 +49,8 @@ pub struct Options {
     pub application_name: String,
     /// Longest time that a transaction's work, and its commit, may take each, in milliseconds.
     pub tx_deadline_ms: u64,
+    /// How often connections that are not needed are closed, in milliseconds.
+    pub trim_ms: u64,
 }
 
 impl Options {
@@ -60,6 +61,7 @@ impl Options {
             max_connections: 8,
             application_name: "ferrovia".to_owned(),
             tx_deadline_ms: TX_DEADLINE_MS,
+            trim_ms: TRIM_MS,
         }
     }
 
@@ -103,6 +105,7 @@ impl Options {
 pub struct Db {
     pub(crate) pool: PgPool,
     pub(crate) tx_deadline: Duration,
+    pub(crate) peak: Peak,
     #[cfg(feature = "faults")]
     pub(crate) faults: crate::fault::Faults,
 }
@@ -116,7 +119,8 @@ impl Db {
         let pool = PgPoolOptions::new()
             .max_connections(options.max_connections)
             .acquire_timeout(Duration::from_millis(ACQUIRE_TIMEOUT_MS))
-            .idle_timeout(Duration::from_millis(IDLE_CONNECTION_MS))
+            // See `trim`.
+            .idle_timeout(None)
             .max_lifetime(Duration::from_millis(CONNECTION_LIFETIME_MS))
             .after_connect(|conn, _| {
                 Box::pin(async move {
@@ -129,13 +133,17 @@ impl Db {
                 })
             })
             .connect_lazy_with(options.connect_options()?);
+        let peak = Peak::default();
         let db = Self {
             pool,
+            peak,
             tx_deadline: Duration::from_millis(options.tx_deadline_ms),
             #[cfg(feature = "faults")]
             faults: crate::fault::Faults::default(),
         };
         db.check_version(options).await?;
+        db.peak
+            .keep_trimmed(&db.pool, Duration::from_millis(options.trim_ms));
         Ok(db)
     }
 
@@ -146,7 +154,9 @@ impl Db {
     pub async fn conn(&self) -> Result<PooledConn, Error> {
         #[cfg(feature = "faults")]
         self.faults.hang_if_dead().await;
-        Ok(self.pool.acquire().await?)
+        let conn = self.pool.acquire().await?;
+        self.peak.note(&self.pool);
+        Ok(conn)
     }
 
     /// Whether the database answers now.

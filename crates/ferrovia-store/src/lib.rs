@@ -37,6 +37,7 @@ pub mod source_tree;
 pub mod table;
 pub mod team;
 pub mod token;
+mod trim;
 mod tx;
 pub mod variable;
 

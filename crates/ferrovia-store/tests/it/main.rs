@@ -7,6 +7,7 @@
     reason = "these are tests"
 )]
 
+mod connections;
 mod deployments;
 mod embedded;
 mod error_codes;
