@@ -10,6 +10,8 @@ pub mod http;
 pub mod installation;
 pub mod load;
 pub mod platform;
+pub mod private;
+pub mod rules;
 pub mod wait;
 
 /// What goes wrong in a test's own machinery.

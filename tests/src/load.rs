@@ -38,28 +38,49 @@ pub struct Seen {
     pub messages: AtomicU64,
     /// WebSockets that ended with the close frame that a drain sends.
     pub closed_by_drain: AtomicU64,
-    failures: Mutex<Vec<String>>,
+    failures: Mutex<Vec<Lost>>,
     failed: AtomicU64,
 }
 
+/// One request that was lost.
+#[derive(Debug)]
+struct Lost {
+    why: String,
+    /// When its connection was begun.
+    opened: Instant,
+    noticed: Instant,
+}
+
 impl Seen {
-    fn failed(&self, kind: &str, began: Instant, why: &str) {
+    fn failed(&self, kind: &str, began: Instant, opened: Instant, why: &str) {
         self.failed.fetch_add(1, Ordering::Relaxed);
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         if failures.len() < KEPT_FAILURES {
-            failures.push(format!("{:.3} s {kind}: {why}", began.elapsed().as_secs_f64()));
+            failures.push(Lost {
+                why: format!("{:.3} s {kind}: {why}", began.elapsed().as_secs_f64()),
+                opened,
+                noticed: Instant::now(),
+            });
         }
     }
 
     /// How many requests were lost, and the first of them in words.
     pub fn failures(&self) -> (u64, Vec<String>) {
-        (
-            self.failed.load(Ordering::Relaxed),
-            self.failures
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone(),
-        )
+        (self.failed.load(Ordering::Relaxed), self.failures_beside(&[]))
+    }
+
+    /// The first requests that were lost, but for those whose connection was open at one of these moments.
+    pub fn failures_beside(&self, moments: &[Instant]) -> Vec<String> {
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures
+            .iter()
+            .filter(|lost| {
+                moments
+                    .iter()
+                    .all(|moment| *moment < lost.opened || lost.noticed < *moment)
+            })
+            .map(|lost| lost.why.clone())
+            .collect()
     }
 }
 
@@ -80,24 +101,29 @@ enum Kind {
     Post,
 }
 
+/// What the clients do that send one request after the other.
+const KINDS: [Kind; 9] = [
+    Kind::KeepAlive,
+    Kind::KeepAlive,
+    Kind::Fresh,
+    Kind::Fresh,
+    Kind::Slow,
+    Kind::Slow,
+    Kind::Upload,
+    Kind::Post,
+    Kind::Post,
+];
+
 impl Load {
+    /// How many clients there are, each with one connection: the kinds below, and the WebSocket.
+    pub const CLIENTS: usize = KINDS.len() + 1;
+
     /// Starts every kind of client against one host of the edge.
     pub fn start(address: SocketAddr, host: &str) -> Self {
         let seen = Arc::new(Seen::default());
         let stop = Arc::new(AtomicBool::new(false));
         let began = Instant::now();
-        let kinds = [
-            Kind::KeepAlive,
-            Kind::KeepAlive,
-            Kind::Fresh,
-            Kind::Fresh,
-            Kind::Slow,
-            Kind::Slow,
-            Kind::Upload,
-            Kind::Post,
-            Kind::Post,
-        ];
-        let mut clients: Vec<_> = kinds
+        let mut clients: Vec<_> = KINDS
             .into_iter()
             .map(|kind| {
                 tokio::spawn(client(
@@ -147,11 +173,15 @@ async fn client(
 ) {
     let upload = Bytes::from(vec![b'u'; UPLOAD_BYTES]);
     let mut kept: Option<Connection> = None;
+    let mut opened = began;
     while !stop.load(Ordering::Relaxed) {
         let result = async {
             let mut connection = match kept.take() {
                 Some(connection) => connection,
-                None => Connection::open(address, &host).await?,
+                None => {
+                    opened = Instant::now();
+                    Connection::open(address, &host).await?
+                }
             };
             let (method, path, body) = match kind {
                 Kind::KeepAlive | Kind::Fresh => (Method::GET, "/".to_owned(), Bytes::new()),
@@ -176,7 +206,7 @@ async fn client(
                 kept = connection;
                 seen.answered.fetch_add(1, Ordering::Relaxed);
             }
-            Err(error) => seen.failed(&format!("{kind:?}"), began, &error.to_string()),
+            Err(error) => seen.failed(&format!("{kind:?}"), began, opened, &error.to_string()),
         }
         tokio::time::sleep(Duration::from_millis(PAUSE_MS)).await;
     }
@@ -185,9 +215,10 @@ async fn client(
 /// A WebSocket that stays open and sends a message every tenth of a second; each must come back.
 async fn socket(address: SocketAddr, host: String, began: Instant, seen: Arc<Seen>, stop: Arc<AtomicBool>) {
     while !stop.load(Ordering::Relaxed) {
+        let opened = Instant::now();
         match one_socket(address, &host, &seen, &stop).await {
             Ok(()) => {}
-            Err(error) => seen.failed("WebSocket", began, &error.to_string()),
+            Err(error) => seen.failed("WebSocket", began, opened, &error.to_string()),
         }
     }
 }

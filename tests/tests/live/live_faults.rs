@@ -2,9 +2,10 @@
 //! what is served goes on.
 
 use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ferrovia_tests::Failure;
 use ferrovia_tests::app::App;
@@ -13,6 +14,7 @@ use ferrovia_tests::http;
 use ferrovia_tests::installation::{Kind, lives};
 use ferrovia_tests::load::Load;
 use ferrovia_tests::platform::{Engine, Platform};
+use ferrovia_tests::rules;
 use ferrovia_tests::wait::wait_for;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -42,7 +44,8 @@ async fn a_killed_process_loses_no_deployment() {
 
     let mut number = 1;
     for victim in ["control", "node", "postgres", "serve", "edge"] {
-        let load = (victim != "edge").then(|| Load::start(platform.http, &host));
+        let load = Load::start(platform.http, &host);
+        let mut kills = Vec::new();
         for after in KILL_AFTER_MS {
             number += 1;
             let version = format!("v{number}");
@@ -54,6 +57,7 @@ async fn a_killed_process_loses_no_deployment() {
             );
             // The moment of the kill is the case under test, not a wait for something.
             tokio::time::sleep(Duration::from_millis(after)).await;
+            kills.push(Instant::now());
             kill(&mut platform, victim).await;
             serves(&platform, &host, &version).await;
             let id = started["deployment_id"].as_str().unwrap();
@@ -84,11 +88,23 @@ async fn a_killed_process_loses_no_deployment() {
             .await
             .unwrap_or_else(|error| panic!("{victim}: {error}\n{}", platform.logs()));
         }
-        if let Some(load) = load {
-            let seen = load.stop().await.unwrap();
-            let (lost, failures) = seen.failures();
-            assert_eq!(lost, 0, "{victim}: {}\n{}", failures.join("\n"), platform.logs());
-        }
+        let seen = load.stop().await.unwrap();
+        // What a killed edge had in hand went with it: nothing else of it, and nothing of any other process.
+        let excused = if victim == "edge" { kills } else { Vec::new() };
+        let lost = seen.failures_beside(&excused);
+        let (all, _) = seen.failures();
+        println!(
+            "{victim}: {} lost, {all} with those in the edge's hand",
+            lost.len()
+        );
+        assert!(
+            lost.is_empty(),
+            "{victim}: {}\n{}",
+            lost.join("\n"),
+            platform.logs()
+        );
+        let most = u64::try_from(excused.len() * Load::CLIENTS).unwrap();
+        assert!(all <= most, "{victim}: {all} lost, of at most {most} in hand");
     }
 }
 
@@ -99,10 +115,13 @@ async fn applications_do_not_need_the_control_plane() {
     app.version("v1", "works").unwrap();
     let first = platform.up(&app, &["--project", "home"]).unwrap();
     platform.up(&peer, &["--project", "home"]).unwrap();
+    let stranger = App::target("stranger").unwrap();
+    let elsewhere = platform.up(&stranger, &["--project", "elsewhere"]).unwrap();
     let host = Platform::host(&first).unwrap();
+    let stranger_host = Platform::host(&elsewhere).unwrap();
     let http = platform.http;
-    let ask = |path: String| {
-        let host = host.clone();
+    let ask_of = |host: &str, path: String| {
+        let host = host.to_owned();
         async move {
             http::get(http, &host, &path)
                 .await
@@ -110,22 +129,41 @@ async fn applications_do_not_need_the_control_plane() {
                 .map_err(|error| error.to_string())
         }
     };
+    let ask = |path: String| ask_of(&host, path);
+    let name = "/resolve?name=stranger.ferrovia.internal";
+    let stranger = ask_of(&stranger_host, name.into()).await.unwrap();
+    // A port of the host that really is open.
+    let everywhere = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    let open_port = everywhere.local_addr().unwrap().port();
 
     kill_pid(platform.serve_pid().unwrap());
     kill_pid(platform.pid_of("control").unwrap());
     kill_pid(platform.postgres_pid().unwrap());
 
     assert_eq!(ask("/".into()).await.unwrap(), "v1");
-    assert_eq!(
-        ask("/connect?host=peer&port=8080".into()).await.unwrap(),
-        "connected"
-    );
     assert_eq!(ask("/log?lines=500&tag=outage".into()).await.unwrap(), "500");
     let gateway = ask("/gateway".into()).await.unwrap();
-    assert_ne!(
-        ask(format!("/connect?host={gateway}&port=22")).await.unwrap(),
-        "connected"
-    );
+    // The firewall: open where it should be, closed elsewhere, and back when somebody takes it away.
+    let to_stranger = format!("/connect?host={stranger}&port=8080");
+    for flushed in [false, true] {
+        if flushed {
+            rules::delete().unwrap();
+            rules::are_back().await.unwrap();
+        }
+        let itself = ask_of(&stranger_host, to_stranger.clone()).await;
+        assert_eq!(itself.unwrap(), "connected", "flushed: {flushed}");
+        let peer = ask("/connect?host=peer&port=8080".into()).await;
+        assert_eq!(peer.unwrap(), "connected", "flushed: {flushed}");
+        let names = ask(format!("/connect?host={gateway}&port=53")).await;
+        assert_eq!(names.unwrap(), "connected", "flushed: {flushed}");
+        for closed in [
+            to_stranger.clone(),
+            format!("/connect?host={gateway}&port={open_port}"),
+        ] {
+            let met = ask(closed.clone()).await.unwrap();
+            assert_ne!(met, "connected", "{closed}, flushed: {flushed}");
+        }
+    }
 
     // A crash is answered by the engine, and the edge finds the new run.
     let _ = ask("/exit?code=1".into()).await;
@@ -181,7 +219,7 @@ async fn what_was_stopped_comes_back() {
         assert!(!lives(pid), "{name} outlived the stop");
     }
 
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     platform.serve().await.unwrap();
     let took = began.elapsed();
     println!("a second start is ready after {} ms", took.as_millis());

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ferrovia_tests::app::App;
 use ferrovia_tests::http;
 use ferrovia_tests::platform::{Engine, Platform};
+use ferrovia_tests::rules;
 use ferrovia_tests::wait::wait_for;
 
 /// A link-local address of the test's own, in a network namespace of its own.
@@ -113,19 +114,8 @@ async fn an_application_reaches_its_environment_and_nothing_else() {
     drop(listener);
 
     // Rules that somebody flushed come back.
-    for family in ["bridge", "ip"] {
-        flush(family);
-    }
-    for family in ["bridge", "ip"] {
-        wait_for("the rules' return", Duration::from_secs(30), || async {
-            match tables(family).is_empty() {
-                true => Err(format!("no table of ours in the family `{family}`")),
-                false => Ok(()),
-            }
-        })
-        .await
-        .unwrap();
-    }
+    rules::delete().unwrap();
+    rules::are_back().await.unwrap();
     wait_for("the rules' return", Duration::from_secs(30), || async {
         match ask(&platform, &host, &format!("/connect?host={replica}&port=8080"))
             .await
@@ -252,32 +242,6 @@ fn host_addresses() -> Vec<String> {
             (interface != "lo" && !interface.starts_with("ft")).then(|| address.to_owned())
         })
         .collect()
-}
-
-/// The platform's tables of a family.
-fn tables(family: &str) -> Vec<String> {
-    let listed = Command::new("nft")
-        .args(["list", "tables", family])
-        .output()
-        .unwrap();
-    let listed = String::from_utf8(listed.stdout).unwrap();
-    let names = listed.lines().filter_map(|line| line.split(' ').nth(2));
-    names
-        .filter(|name| name.starts_with("ferrovia_ft"))
-        .map(str::to_owned)
-        .collect()
-}
-
-fn flush(family: &str) {
-    let ours = tables(family);
-    assert!(!ours.is_empty(), "no table of ours in the family `{family}`");
-    for name in ours {
-        let flushed = Command::new("nft")
-            .args(["delete", "table", family, &name])
-            .status()
-            .unwrap();
-        assert!(flushed.success());
-    }
 }
 
 /// A place beyond the host: an address in a network namespace that the host routes to.

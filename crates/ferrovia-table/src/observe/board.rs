@@ -60,8 +60,7 @@ impl Board {
         let mut state = self.lock();
         let known = state.seen.get(&observation.replica_id).map(|(_, known)| known);
         let is_news = known.is_none_or(|known| {
-            observation.seen_at_ms - known.seen_at_ms >= REFRESH_MS
-                || !known.says_the_same_as(&observation)
+            observation.seen_at_ms - known.seen_at_ms >= REFRESH_MS || !known.says_the_same_as(&observation)
         });
         if !is_news {
             return;

@@ -58,7 +58,11 @@ async fn subscribers_get_everything_then_what_changes_and_can_wake() {
     board.set(later.clone());
     board.remove(seen(9, 0).replica_id);
     eventually("the changes are there", || now.borrow().replicas.len() == 1_233).await;
-    assert_eq!(*now.borrow().replicas[&later.replica_id], later, "its time is passed on");
+    assert_eq!(
+        *now.borrow().replicas[&later.replica_id],
+        later,
+        "its time is passed on"
+    );
     let differences = now.borrow().differences(&before);
     assert_eq!(differences, [seen(7, 0).replica_id, seen(9, 0).replica_id]);
 
