@@ -60,7 +60,11 @@ impl App {
     /// # Errors
     /// When it cannot be written.
     pub fn write(&self, file: &str, content: &str) -> Result<(), Failure> {
-        Ok(std::fs::write(self.path.join(file), content)?)
+        let path = self.path.join(file);
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        Ok(std::fs::write(path, content)?)
     }
 
     /// Replaces a text in a file of the copy; it must be there.

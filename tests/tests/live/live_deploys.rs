@@ -98,7 +98,10 @@ async fn twenty_deploys_under_load_lose_nothing() {
     assert!(called.made > LEAST_CALLS, "{called:?}");
     assert!(called.lost.is_empty(), "{called:?}\n{}", platform.logs());
     let broken: Vec<_> = called.versions.difference(&works).collect();
-    assert!(broken.is_empty(), "broken versions answered private calls: {broken:?}");
+    assert!(
+        broken.is_empty(),
+        "broken versions answered private calls: {broken:?}"
+    );
 }
 
 /// What an application does wrong is said with the remedy.
