@@ -179,9 +179,11 @@ fn build_log(platform: &Platform, app: &App) -> String {
 
 /// Steps of a build that install dependencies: how many were cached, and how many were done.
 fn install_steps(log: &str) -> (usize, usize) {
+    // To look up the base image is no step of its own.
     let ends = log
         .lines()
-        .filter(|line| line.contains(INSTALL) && (line.contains(CACHED) || line.contains("| done in")));
+        .filter(|line| line.contains(INSTALL) && !line.contains("] FROM "))
+        .filter(|line| line.contains(CACHED) || line.contains("| done in"));
     ends.fold((0, 0), |(cached, done), line| {
         if line.contains(CACHED) {
             (cached + 1, done)
