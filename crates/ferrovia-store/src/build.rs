@@ -281,7 +281,7 @@ pub async fn get(conn: &mut Conn, id: BuildId) -> Result<Build, Error> {
 pub async fn queue_position(conn: &mut Conn, id: BuildId) -> Result<u32, Error> {
     let before = sqlx::query_scalar!(
         r#"SELECT count(*) AS "before!" FROM build
-           WHERE (outcome = 'queued' AND id < $1) OR outcome = 'building'"#,
+           WHERE outcome IN ('queued', 'building') AND (outcome = 'building' OR id < $1)"#,
         id.uuid()
     )
     .fetch_one(&mut *conn)

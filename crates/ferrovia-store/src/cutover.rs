@@ -136,14 +136,11 @@ pub async fn unsettled(conn: &mut Conn) -> Result<Vec<InstanceId>, Error> {
     let ids: Vec<Uuid> = sqlx::query_scalar!(
         r#"WITH state AS (
                SELECT instance.id, intent.target_deployment AS target, intent.restart_nonce AS nonce,
-                      (instance.deleted_ms IS NOT NULL OR environment.deleted_ms IS NOT NULL
-                       OR service.deleted_ms IS NOT NULL OR project.deleted_ms IS NOT NULL) AS deleted,
+                      instance_life.deleted_ms IS NOT NULL AS deleted,
                       CASE WHEN intent.asleep OR intent.target_deployment IS NULL THEN 0 ELSE intent.replicas END AS wanted
                FROM instance
                JOIN intent ON intent.instance_id = instance.id
-               JOIN environment ON environment.id = instance.environment_id
-               JOIN service ON service.id = instance.service_id
-               JOIN project ON project.id = service.project_id
+               JOIN instance_life ON instance_life.instance_id = instance.id
                WHERE NOT intent.held)
            SELECT id AS "id!" FROM state
            WHERE EXISTS (SELECT FROM deployment WHERE instance_id = state.id

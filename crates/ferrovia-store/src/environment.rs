@@ -222,8 +222,8 @@ pub async fn members_by_bridge(conn: &mut Conn) -> Result<Vec<BridgeUse>, Error>
         .collect()
 }
 
-/// Marks an environment of the given version as deleted, and gives its new version. Its instances are the caller's to
-/// mark.
+/// Marks an environment of the given version as deleted, and gives its new version. Its instances end with
+/// it; the caller makes them due.
 ///
 /// # Errors
 /// [`Error::NotFound`] when it is not there or deleted, [`Error::Stale`] when its version is another.

@@ -95,64 +95,123 @@ pub async fn find(conn: &mut Conn, image: &ImageReference) -> Result<Option<Imag
     }))
 }
 
-/// Condemns at most `limit` images that nothing refers to, and gives them. An image is referred to while it is of
-/// an instance's target, of a deployment that has not ended, of a deployment that has a replica, of one of the `keep`
-/// newest successes of a living instance (for rollbacks), or of a build that is younger than `older_than_ms`.
+/// What an image that nothing runs is kept for.
+#[derive(Debug, Clone, Copy)]
+pub struct Kept {
+    /// Images that were made since then, or are of a build that was, in milliseconds since 1970: who made one may just
+    /// be about to use it.
+    pub made_since_ms: i64,
+    /// Of instances that were deleted since then, in milliseconds since 1970: they can be brought back.
+    pub deleted_since_ms: i64,
+    /// How many of an instance's newest successes, for rollbacks.
+    pub successes: u32,
+}
+
+/// Condemns at most `limit` images that nothing refers to, the oldest first, and gives them. An image is referred to
+/// while it is of a deployment that has not ended or that has a replica, of a build that is too young, or, as long as
+/// the instance is kept, of its target or one of its newest successes.
 ///
 /// # Errors
 /// [`Error::Unavailable`].
-pub async fn condemn(
+pub async fn condemn(tx: &mut Tx, now_ms: i64, kept: Kept, limit: u32) -> Result<Vec<ImageReference>, Error> {
+    // Looked for without a lock, so that nobody who holds an image waits for a look at all of them.
+    let candidates = unneeded(tx, kept, None, limit).await?;
+    // Only these are locked, and looked at again by a statement that begins under the lock: whoever held one meanwhile
+    // is seen. One that somebody holds now is for a later round.
+    let locked = lock(tx, &candidates).await?;
+    if locked.is_empty() {
+        return Ok(locked);
+    }
+    let mut condemned = unneeded(tx, kept, Some(&locked), limit).await?;
+    condemned.retain(|image| locked.contains(image));
+    let (repositories, digests) = columns(&condemned);
+    sqlx::query!(
+        "UPDATE image SET condemned_ms = $3 WHERE (repository, digest) IN (SELECT * FROM unnest($1::text[], $2::text[]))",
+        &repositories,
+        &digests,
+        now_ms
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(condemned)
+}
+
+/// The oldest images that nothing refers to; of those with the digests of `among` only, if that is given.
+async fn unneeded(
     tx: &mut Tx,
-    now_ms: i64,
-    older_than_ms: i64,
-    keep: u32,
+    kept: Kept,
+    among: Option<&[ImageReference]>,
     limit: u32,
 ) -> Result<Vec<ImageReference>, Error> {
-    // The rows are locked one by one and looked at again under the lock: whoever held one meanwhile is seen.
-    let candidates = sqlx::query!(
-        "SELECT repository, digest FROM image
-         WHERE condemned_ms IS NULL AND created_ms < $1
-         ORDER BY created_ms FOR UPDATE SKIP LOCKED",
-        older_than_ms
+    let digests = among.map(|images| columns(images).1);
+    // From the few that are needed to all images, not the other way round: what it costs grows with the instances and
+    // the images, and not with every deployment that ever was.
+    let rows = sqlx::query!(
+        "WITH needed AS (
+             SELECT build_id FROM deployment WHERE outcome IN ('queued', 'building', 'deploying')
+             UNION ALL
+             SELECT deployment.build_id FROM replica JOIN deployment ON deployment.id = replica.deployment_id
+             UNION ALL
+             SELECT deployment.build_id FROM instance_life
+             JOIN intent ON intent.instance_id = instance_life.instance_id
+             JOIN deployment ON deployment.id = intent.target_deployment
+             WHERE instance_life.deleted_ms IS NULL OR instance_life.deleted_ms >= $2
+             UNION ALL
+             SELECT newest.build_id FROM instance_life CROSS JOIN LATERAL (
+                 SELECT build_id FROM deployment
+                 WHERE deployment.instance_id = instance_life.instance_id AND outcome = 'succeeded'
+                 ORDER BY number DESC LIMIT $3) AS newest
+             WHERE instance_life.deleted_ms IS NULL OR instance_life.deleted_ms >= $2)
+         SELECT repository, digest FROM image
+         WHERE condemned_ms IS NULL AND created_ms < $1 AND ($5::text[] IS NULL OR digest = ANY($5))
+           AND NOT EXISTS (
+               SELECT FROM build WHERE build.repository = image.repository AND build.digest = image.digest
+               AND build.created_ms >= $1)
+           AND NOT EXISTS (
+               SELECT FROM needed JOIN build ON build.id = needed.build_id
+               WHERE build.repository = image.repository AND build.digest = image.digest)
+         ORDER BY created_ms LIMIT $4",
+        kept.made_since_ms,
+        kept.deleted_since_ms,
+        i64::from(kept.successes),
+        i64::from(limit),
+        digests.as_deref() as _
     )
     .fetch_all(&mut **tx)
     .await?;
-    let mut condemned = Vec::new();
-    for candidate in candidates {
-        if condemned.len() >= limit as usize {
-            break;
-        }
-        let ended = sqlx::query!(
-            r#"UPDATE image SET condemned_ms = $3 WHERE repository = $1 AND digest = $2 AND NOT EXISTS (
-                   SELECT FROM build JOIN deployment ON deployment.build_id = build.id
-                   JOIN instance ON instance.id = deployment.instance_id
-                   LEFT JOIN intent ON intent.instance_id = instance.id
-                   WHERE build.repository = $1 AND build.digest = $2 AND (
-                       intent.target_deployment = deployment.id
-                       OR deployment.outcome IN ('queued', 'building', 'deploying')
-                       OR EXISTS (SELECT FROM replica WHERE replica.deployment_id = deployment.id)
-                       OR instance.deleted_ms IS NULL AND deployment.outcome = 'succeeded' AND (
-                           SELECT count(*) FROM deployment AS newer
-                           WHERE newer.instance_id = deployment.instance_id AND newer.outcome = 'succeeded'
-                             AND newer.number > deployment.number) < $4))
-               AND NOT EXISTS (
-                   SELECT FROM build WHERE build.repository = $1 AND build.digest = $2 AND build.created_ms >= $5)"#,
-            candidate.repository,
-            candidate.digest,
-            now_ms,
-            i64::from(keep),
-            older_than_ms
-        )
-        .execute(&mut **tx)
-        .await?;
-        if ended.rows_affected() == 1 {
-            condemned.push(ImageReference {
-                repository: candidate.repository,
-                digest: candidate.digest,
-            });
-        }
-    }
-    Ok(condemned)
+    Ok(rows
+        .into_iter()
+        .map(|row| ImageReference {
+            repository: row.repository,
+            digest: row.digest,
+        })
+        .collect())
+}
+
+/// Locks those of these images that nobody holds, until the transaction ends.
+async fn lock(tx: &mut Tx, images: &[ImageReference]) -> Result<Vec<ImageReference>, Error> {
+    let (repositories, digests) = columns(images);
+    let rows = sqlx::query!(
+        "SELECT repository, digest FROM image
+         WHERE (repository, digest) IN (SELECT * FROM unnest($1::text[], $2::text[])) FOR UPDATE SKIP LOCKED",
+        &repositories,
+        &digests
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| ImageReference {
+            repository: row.repository,
+            digest: row.digest,
+        })
+        .collect())
+}
+
+/// The repositories and the digests of images, as parameters of a statement.
+fn columns(images: &[ImageReference]) -> (Vec<String>, Vec<String>) {
+    let both = images.iter().cloned();
+    both.map(|image| (image.repository, image.digest)).unzip()
 }
 
 /// The images that are condemned and still have a row: their deletion is due or was cut short.

@@ -2,6 +2,8 @@
 //!
 //! The address is the instance's for as long as its row is there: names lead to it, and a client may hold it. It is
 //! given under an advisory lock, since two transactions that look for the first free one would find the same.
+//!
+//! An instance ends with its environment, its service or its project: those are what is deleted.
 
 use std::net::Ipv4Addr;
 
@@ -306,24 +308,6 @@ pub async fn take_deployment_number(tx: &mut Tx, id: InstanceId) -> Result<u32, 
     count("instance", number)
 }
 
-/// Marks an instance of the given version as deleted, and gives its new version. What runs of it is then for the
-/// reconcilers to end.
-///
-/// # Errors
-/// [`Error::NotFound`] when it is not there or deleted, [`Error::Stale`] when its version is another.
-pub async fn delete(tx: &mut Tx, id: InstanceId, version: i64, now_ms: i64) -> Result<i64, Error> {
-    let updated = sqlx::query_scalar!(
-        "UPDATE instance SET deleted_ms = $3, version = version + 1
-         WHERE id = $1 AND version = $2 AND deleted_ms IS NULL RETURNING version",
-        id.uuid(),
-        version,
-        now_ms
-    )
-    .fetch_optional(&mut **tx)
-    .await?;
-    changed(tx, id, updated).await
-}
-
 async fn changed(tx: &mut Tx, id: InstanceId, updated: Option<i64>) -> Result<i64, Error> {
     match updated {
         Some(version) => Ok(version),
@@ -343,12 +327,7 @@ async fn changed(tx: &mut Tx, id: InstanceId, updated: Option<i64>) -> Result<i6
 /// [`Error::Unavailable`].
 pub async fn deleted_since(conn: &mut Conn, id: InstanceId) -> Result<Option<i64>, Error> {
     let found = sqlx::query_scalar!(
-        "SELECT LEAST(instance.deleted_ms, environment.deleted_ms, service.deleted_ms, project.deleted_ms)
-         FROM instance
-         JOIN environment ON environment.id = instance.environment_id
-         JOIN service ON service.id = instance.service_id
-         JOIN project ON project.id = service.project_id
-         WHERE instance.id = $1",
+        "SELECT deleted_ms FROM instance_life WHERE instance_id = $1",
         id.uuid()
     )
     .fetch_optional(&mut *conn)

@@ -174,8 +174,8 @@ pub async fn list(
     .collect()
 }
 
-/// Marks a project of the given version as deleted, and gives its new version. Its environments and services are the
-/// caller's to mark.
+/// Marks a project of the given version as deleted, and gives its new version. Its instances end with it; the
+/// caller makes them due.
 ///
 /// # Errors
 /// [`Error::NotFound`] when it is not there or deleted, [`Error::Stale`] when its version is another.

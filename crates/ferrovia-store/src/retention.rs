@@ -24,11 +24,8 @@ pub async fn shred(tx: &mut Tx, deleted_before_ms: i64) -> Result<u64, Error> {
     .await?;
     let deployments = sqlx::query!(
         "UPDATE deployment SET sealed_variables = ''
-         FROM instance, environment, service, project
-         WHERE instance.id = deployment.instance_id AND environment.id = instance.environment_id
-           AND service.id = instance.service_id AND project.id = service.project_id
-           AND (instance.deleted_ms < $1 OR environment.deleted_ms < $1 OR service.deleted_ms < $1
-                OR project.deleted_ms < $1)
+         FROM instance_life
+         WHERE instance_life.instance_id = deployment.instance_id AND instance_life.deleted_ms < $1
            AND octet_length(deployment.sealed_variables) > 0",
         deleted_before_ms
     )
@@ -58,19 +55,24 @@ pub async fn shred(tx: &mut Tx, deleted_before_ms: i64) -> Result<u64, Error> {
         .sum())
 }
 
-/// Forgets source trees that were not used since a time and that no build needs which has not ended, or which is of a
-/// living instance's target (it may be built again). Their blobs are the tree store's to sweep.
+/// Forgets source trees that were not used since a time and that no build needs which has not ended, or which is of
+/// the target of an instance that lives or was deleted since `deleted_since_ms` (it may be built again). Their blobs are
+/// the tree store's to sweep. Gives how many.
 ///
 /// # Errors
 /// [`Error::Unavailable`].
-pub async fn drop_trees(tx: &mut Tx, unused_since_ms: i64) -> Result<u64, Error> {
+pub async fn drop_trees(tx: &mut Tx, unused_since_ms: i64, deleted_since_ms: i64) -> Result<u64, Error> {
     let gone = sqlx::query!(
         "DELETE FROM source_tree WHERE used_ms < $1 AND NOT EXISTS (
              SELECT FROM build WHERE build.project_id = source_tree.project_id AND build.tree_digest = source_tree.digest
              AND (build.outcome IN ('queued', 'building') OR EXISTS (
-                 SELECT FROM deployment JOIN intent ON intent.target_deployment = deployment.id
-                 WHERE deployment.build_id = build.id)))",
-        unused_since_ms
+                 SELECT FROM deployment
+                 JOIN intent ON intent.instance_id = deployment.instance_id AND intent.target_deployment = deployment.id
+                 JOIN instance_life ON instance_life.instance_id = deployment.instance_id
+                 WHERE deployment.build_id = build.id
+                   AND (instance_life.deleted_ms IS NULL OR instance_life.deleted_ms >= $2))))",
+        unused_since_ms,
+        deleted_since_ms
     )
     .execute(&mut **tx)
     .await?;

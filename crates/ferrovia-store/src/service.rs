@@ -169,7 +169,8 @@ pub async fn list(
     .collect()
 }
 
-/// Marks a service of the given version as deleted, and gives its new version. Its instances are the caller's to mark.
+/// Marks a service of the given version as deleted, and gives its new version. Its instances end with it;
+/// the caller makes them due.
 ///
 /// # Errors
 /// [`Error::NotFound`] when it is not there or deleted, [`Error::Stale`] when its version is another.

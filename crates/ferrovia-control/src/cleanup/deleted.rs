@@ -26,8 +26,10 @@ pub(super) async fn finalise<E, B>(shared: &Arc<Shared<E, B>>, lease: &Lease) ->
         .tx::<_, ferrovia_store::Error>(move |tx| {
             Box::pin(async move {
                 lease.fence(tx).await?;
-                let secrets = retention::shred(tx, now_ms.saturating_sub(GRACE_MS)).await?;
-                let trees = retention::drop_trees(tx, now_ms.saturating_sub(TREE_UNUSED_MS)).await?;
+                let final_before_ms = now_ms.saturating_sub(GRACE_MS);
+                let secrets = retention::shred(tx, final_before_ms).await?;
+                let unused_since_ms = now_ms.saturating_sub(TREE_UNUSED_MS);
+                let trees = retention::drop_trees(tx, unused_since_ms, final_before_ms).await?;
                 Ok((secrets, trees))
             })
         })

@@ -8,10 +8,11 @@ use ferrovia_build::Builder;
 use ferrovia_core::cutover::ImageStanding;
 use ferrovia_core::workload::ImageReference;
 use ferrovia_engine::{Engine, Error as EngineError};
-use ferrovia_store::image;
+use ferrovia_store::image::{self, Kept};
 use ferrovia_store::queue::Lease;
 use tokio::time::timeout;
 
+use super::GRACE_MS;
 use crate::control::{ENGINE_CALL_MS, Shared};
 use crate::error::Error;
 
@@ -28,13 +29,18 @@ pub(super) async fn clean<E: Engine + 'static, B: Builder + 'static>(
     lease: &Lease,
 ) -> Result<(), Error> {
     let now_ms = shared.clock.now_ms();
+    let kept = Kept {
+        made_since_ms: now_ms.saturating_sub(YOUNG_MS),
+        deleted_since_ms: now_ms.saturating_sub(GRACE_MS),
+        successes: KEEP,
+    };
     let fence = lease.clone();
     shared
         .db
         .tx::<_, ferrovia_store::Error>(move |tx| {
             Box::pin(async move {
                 fence.fence(tx).await?;
-                image::condemn(tx, now_ms, now_ms.saturating_sub(YOUNG_MS), KEEP, MAX_IMAGES).await
+                image::condemn(tx, now_ms, kept, MAX_IMAGES).await
             })
         })
         .await?;

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use ferrovia_core::cutover::Phase;
 use ferrovia_core::error::Report;
-use ferrovia_core::id::{BuildId, DeploymentId};
+use ferrovia_core::id::{BuildId, DeploymentId, InstanceId, ProjectId, ServiceId};
 use ferrovia_core::injected::GitSource;
 use ferrovia_core::network::AddressPlan;
 use ferrovia_core::outcome::Outcome;
@@ -13,15 +13,15 @@ use ferrovia_core::settings::Settings;
 use ferrovia_core::workload::ImageReference;
 use ferrovia_store::build::{self, NewBuild, Outcome as BuildOutcome};
 use ferrovia_store::deployment::{self, NewDeployment};
-use ferrovia_store::image::{self, Image};
+use ferrovia_store::image::{self, Image, Kept};
 use ferrovia_store::replica::{self, NewReplica};
 use ferrovia_store::{Error, Tx, cutover, intent, retention};
 
 use crate::fixture::{Fixture, NOW_MS, id};
 
-const DAY_MS: i64 = 24 * 3_600_000;
+pub const DAY_MS: i64 = 24 * 3_600_000;
 
-fn reference(number: u8) -> ImageReference {
+pub fn reference(number: u8) -> ImageReference {
     ImageReference {
         repository: "127.0.0.1:7071/apps/shop/web".into(),
         digest: format!("sha256:{number:064x}"),
@@ -38,14 +38,45 @@ fn new_image(number: u8) -> Image {
     }
 }
 
+/// Images made before a time are not needed but for rollbacks to so many successes.
+pub fn kept(made_since_ms: i64, successes: u32) -> Kept {
+    Kept {
+        made_since_ms,
+        deleted_since_ms: NOW_MS,
+        successes,
+    }
+}
+
 /// A build and its deployment with this number.
 async fn deploy(fixture: &Fixture, number: u32) -> (BuildId, DeploymentId) {
+    deploy_at(fixture, Place::of(fixture), number).await
+}
+
+/// Where a deployment belongs.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    pub project: ProjectId,
+    pub service: ServiceId,
+    pub instance: InstanceId,
+}
+
+impl Place {
+    pub fn of(fixture: &Fixture) -> Self {
+        Self {
+            project: fixture.project.id,
+            service: fixture.service.id,
+            instance: fixture.instance.id,
+        }
+    }
+}
+
+pub async fn deploy_at(fixture: &Fixture, place: Place, number: u32) -> (BuildId, DeploymentId) {
     let (build_id, deployment_id): (BuildId, DeploymentId) = (id(), id());
     let key = &fixture.data_key;
     let build = NewBuild {
         id: build_id,
-        project_id: fixture.project.id,
-        service_id: fixture.service.id,
+        project_id: place.project,
+        service_id: place.service,
         tree_digest: Some(format!("sha256:{number}")),
         image_reference: None,
         settings: Default::default(),
@@ -56,7 +87,7 @@ async fn deploy(fixture: &Fixture, number: u32) -> (BuildId, DeploymentId) {
     };
     let deployment = NewDeployment {
         id: deployment_id,
-        instance_id: fixture.instance.id,
+        instance_id: place.instance,
         number,
         build_id,
         settings: Settings::default(),
@@ -77,7 +108,7 @@ async fn deploy(fixture: &Fixture, number: u32) -> (BuildId, DeploymentId) {
     (build_id, deployment_id)
 }
 
-async fn succeed(tx: &mut Tx, build: BuildId, deployment: DeploymentId, number: u8) -> Result<(), Error> {
+pub async fn succeed(tx: &mut Tx, build: BuildId, deployment: DeploymentId, number: u8) -> Result<(), Error> {
     image::ensure(tx, &new_image(number)).await?;
     build::succeed(tx, build, &reference(number), false, NOW_MS).await?;
     deployment::begin(tx, deployment, 1, 2, NOW_MS).await?;
@@ -189,12 +220,12 @@ async fn only_what_nothing_refers_to_is_condemned() {
     }
     let later = NOW_MS + DAY_MS;
     let young = fixture
-        .tx(move |tx| Box::pin(image::condemn(tx, later, NOW_MS, 2, 100)))
+        .tx(move |tx| Box::pin(image::condemn(tx, later, kept(NOW_MS, 2), 100)))
         .await;
     assert!(young.is_empty(), "all of them are too young");
     // The first is the target, the last two are kept for rollbacks.
     let condemned = fixture
-        .tx(move |tx| Box::pin(image::condemn(tx, later, later, 2, 100)))
+        .tx(move |tx| Box::pin(image::condemn(tx, later, kept(later, 2), 100)))
         .await;
     assert_eq!(
         HashSet::from_iter(condemned),
@@ -256,13 +287,13 @@ async fn an_image_that_somebody_is_about_to_run_is_not_condemned() {
     held.notified().await;
     let later = NOW_MS + DAY_MS;
     let meanwhile = fixture
-        .tx(move |tx| Box::pin(image::condemn(tx, later, later, 0, 100)))
+        .tx(move |tx| Box::pin(image::condemn(tx, later, kept(later, 0), 100)))
         .await;
     assert!(meanwhile.is_empty());
     go.notify_one();
     runner.await.unwrap().unwrap();
     let after = fixture
-        .tx(move |tx| Box::pin(image::condemn(tx, later, later, 0, 100)))
+        .tx(move |tx| Box::pin(image::condemn(tx, later, kept(later, 0), 100)))
         .await;
     assert!(after.is_empty());
 }

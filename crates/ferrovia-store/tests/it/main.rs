@@ -16,6 +16,7 @@ mod live_disk_full;
 mod objects;
 mod queue;
 mod queue_crowd;
+mod retention;
 mod secrets;
 mod tables;
 mod transactions;

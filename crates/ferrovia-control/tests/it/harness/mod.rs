@@ -30,7 +30,7 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-pub use builder::TestBuilder;
+pub use builder::{TestBuilder, image_of};
 pub use edge::Edge;
 pub use node::Node;
 

@@ -148,6 +148,44 @@ impl Rows {
         }
     }
 
+    /// The same service in another environment, with rows of its own.
+    pub async fn elsewhere(&self, db: &Db, text: &str, created_ms: i64) -> Self {
+        let (project, service, text) = (self.project, self.service, text.to_owned());
+        let (environment, instance, host) = db
+            .tx::<_, Error>(move |tx| {
+                Box::pin(async move {
+                    let new = NewEnvironment {
+                        id: new_id(),
+                        project_id: project,
+                        name: name(&text),
+                        bridge: 0,
+                        created_ms,
+                    };
+                    let environment = environment::insert(tx, &new).await?.id;
+                    let new = NewInstance {
+                        id: new_id(),
+                        service_id: service,
+                        environment_id: environment,
+                        settings: Settings::default(),
+                        created_ms,
+                    };
+                    let instance = instance::insert(tx, &new, &AddressPlan::default()).await?.id;
+                    let names = (&name("web"), &name(&text));
+                    let id: DomainId = new_id();
+                    let domain = domain::generate(tx, id, instance, names, "localhost", created_ms).await?;
+                    Ok((environment, instance, domain.host))
+                })
+            })
+            .await
+            .unwrap();
+        Self {
+            environment,
+            instance,
+            host,
+            ..*self
+        }
+    }
+
     pub async fn deploy(
         &self,
         db: &Db,
@@ -305,11 +343,15 @@ impl Rows {
         .await;
     }
 
+    /// Deletes the environment.
     pub async fn delete(&self, db: &Db, now_ms: i64) {
-        self.change(db, move |tx, id| {
+        let environment = self.environment;
+        self.change(db, move |tx, _| {
             Box::pin(async move {
-                let version = instance::get(tx, id).await?.version;
-                instance::delete(tx, id, version, now_ms).await.map(|_| ())
+                let version = environment::get(tx, environment).await?.version;
+                environment::delete(tx, environment, version, now_ms)
+                    .await
+                    .map(|_| ())
             })
         })
         .await;
