@@ -74,6 +74,7 @@ mod control;
 pub mod disk;
 mod dispatch;
 mod error;
+mod followers;
 mod instance;
 pub mod live;
 mod publisher;

@@ -17,6 +17,8 @@ use ferrovia_core::workload::ImageReference;
 use ferrovia_table::observe::Observations;
 use tokio::sync::{Notify, watch};
 
+use crate::followers::Followers;
+
 /// Most images whose standing on the engine is remembered.
 const MAX_IMAGES: usize = 10_000;
 
@@ -109,8 +111,7 @@ pub struct Live {
     ending: AtomicBool,
     state: Mutex<State>,
     due: Notify,
-    /// Grows with every outcome that a reconciler wrote.
-    changes: watch::Sender<u64>,
+    followers: Followers,
 }
 
 /// What a pass leaves for whoever rings it later.
@@ -134,7 +135,7 @@ impl Live {
             ending: AtomicBool::new(false),
             state: Mutex::default(),
             due: Notify::new(),
-            changes: watch::channel(0).0,
+            followers: Followers::default(),
         }
     }
 
@@ -142,14 +143,20 @@ impl Live {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Follows the reconcilers' writes: the number grows when an outcome, a build or a phase has changed.
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
+    /// Follows an instance: tells when an outcome or a phase of it was written, its intent was changed, or any build
+    /// began or ended.
+    pub fn changes(&self, instance: InstanceId) -> watch::Receiver<()> {
+        self.followers.follow(instance)
     }
 
-    /// A reconciler wrote something that somebody may follow.
-    pub(crate) fn changed(&self) {
-        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    /// Something of an instance was written that somebody may follow.
+    pub(crate) fn changed(&self, instance: InstanceId) {
+        self.followers.wake(instance);
+    }
+
+    /// A build was written: those of other instances move up in the queue.
+    pub(crate) fn builds_changed(&self) {
+        self.followers.wake_all();
     }
 
     /// The last observation of each replica of an instance.

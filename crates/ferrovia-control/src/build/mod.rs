@@ -329,7 +329,7 @@ impl<E: Engine + 'static, B: Builder + 'static> Pass<'_, E, B> {
                 })
             })
             .await?;
-        self.shared.live.changed();
+        self.shared.live.builds_changed();
         Ok(written)
     }
 }

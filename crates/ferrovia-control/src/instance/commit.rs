@@ -59,7 +59,7 @@ impl<E: Engine + 'static, B: Builder + 'static> Pass<'_, E, B> {
         if version.is_some() {
             self.shared.tables.changed();
         }
-        self.shared.live.changed();
+        self.shared.live.changed(situation.place.instance_id);
         Ok(situation)
     }
 

@@ -85,6 +85,7 @@ impl UseCases {
                 })
             })
             .await?;
+        self.live.changed(id);
         self.get_instance(ctx, place).await
     }
 
@@ -192,6 +193,7 @@ impl UseCases {
                 })
             })
             .await?;
+        self.live.changed(instance);
         self.get_deployment(ctx, id).await
     }
 }

@@ -10,7 +10,9 @@ use ferrovia_api::build::Build;
 use ferrovia_api::deployment::{Deployment, DeploymentList, NewDeployment};
 use ferrovia_control::usecase::OpContext;
 use ferrovia_core::id::DeploymentId;
+use ferrovia_core::outcome::Outcome;
 use serde::Deserialize;
+use tokio::sync::watch;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -23,8 +25,10 @@ use crate::http::state::State;
 use crate::http::stream::{Events, stream};
 
 /// Longest time between two looks at a deployment that is followed, in milliseconds; what this process changes is
-/// seen at once.
+/// seen at once. While it deploys, what is waited for changes with what nodes and edges say.
 const LOOK_MS: u64 = 500;
+/// The same while it is queued or built: its log comes by another stream.
+const BUILD_LOOK_MS: u64 = 2_000;
 
 /// Which deployment.
 #[derive(Debug, Clone, Deserialize, IntoParams)]
@@ -159,13 +163,22 @@ async fn follow(
     In(path): In<DeploymentPath>,
 ) -> Result<Response, Failure> {
     let id = id(&path.deployment, "deployment")?;
-    state.cases.get_deployment(&ctx, id).await?;
+    let instance = state.cases.get_deployment(&ctx, id).await?.deployment.instance_id;
     let of = state.clone();
-    stream(&state, move |events| progress(of, ctx, id, events))
+    stream(&state, move |events| {
+        let changes = of.cases.live.changes(instance);
+        progress(of, ctx, id, changes, events)
+    })
 }
 
-async fn progress(state: State, ctx: OpContext, id: DeploymentId, events: Events) {
-    let mut changes = state.cases.live.changes();
+async fn progress(
+    state: State,
+    ctx: OpContext,
+    id: DeploymentId,
+    mut changes: watch::Receiver<()>,
+    events: Events,
+) {
+    let mut look_ms = LOOK_MS;
     let mut last = None;
     let mut number = 0_u64;
     loop {
@@ -173,6 +186,10 @@ async fn progress(state: State, ctx: OpContext, id: DeploymentId, events: Events
         match state.cases.get_deployment(&ctx, id).await {
             Ok(view) => {
                 let ended = view.deployment.outcome.is_final();
+                look_ms = match view.deployment.outcome {
+                    Outcome::Queued | Outcome::Building => BUILD_LOOK_MS,
+                    _ => LOOK_MS,
+                };
                 let deployment = convert::deployment(view);
                 if last.as_ref() != Some(&deployment) {
                     number += 1;
@@ -189,7 +206,7 @@ async fn progress(state: State, ctx: OpContext, id: DeploymentId, events: Events
             Err(error) if error.class().is_retryable() => {}
             Err(_) => return,
         }
-        let look = Duration::from_millis(LOOK_MS);
+        let look = Duration::from_millis(look_ms);
         if let Ok(Err(_)) = tokio::time::timeout(look, changes.changed()).await {
             // Control is ending: nothing tells of changes any more.
             tokio::time::sleep(look).await;
