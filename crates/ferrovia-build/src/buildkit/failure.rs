@@ -114,7 +114,8 @@ impl SolveError {
                     "build_timeout",
                     format!("the build took longer than {minutes} min{at}"),
                 );
-                let hint = "look in the log at what it waits for; a build that needs longer needs a larger time limit";
+                let hint = "look in the log at what it waits for; the limit is `timeout_s` under `[build]` in the platform's \
+                            configuration file, `/etc/ferrovia/ferroviad.toml`";
                 (report.with_hint(hint), Class::Limit)
             }
             Self::DiskFull => (

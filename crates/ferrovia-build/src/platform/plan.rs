@@ -259,6 +259,9 @@ pub(super) fn project_text(request: &BuildRequest) -> String {
 }
 
 pub(super) fn tree_failed(error: TreeError) -> BuildError {
+    if let TreeError::Disk { .. } = error {
+        tracing::warn!(error = &error as &dyn std::error::Error, "source was not read");
+    }
     BuildError {
         report: error.report(),
         class: error.class(),

@@ -106,7 +106,11 @@ impl TreeError {
                 "disk_full",
                 "free space in the data directory; `ferrovia doctor` says how much is left",
             ),
-            Self::Disk { .. } => ("source_store_failed", "see the log of the platform"),
+            Self::Disk { .. } => (
+                "source_store_failed",
+                "`log/control.log` in the platform's data directory says why; `ferroviad doctor` on the server's host \
+                 looks at the disk",
+            ),
         };
         Report::new(code, self.to_string()).with_hint(hint)
     }

@@ -169,7 +169,7 @@ impl<E: Engine + 'static, B: Builder + 'static> Pass<'_, E, B> {
         let request = self.request().await?;
         let planned = timeout(Duration::from_millis(PLAN_MS), self.shared.builder.plan(&request))
             .await
-            .map_err(|_| slow("planning", PLAN_MS))??;
+            .map_err(|_| slow_planning(PLAN_MS))??;
         if let Some(image) = self.equal_image(&planned).await?
             && self.reuse(&planned, &image).await?
         {
@@ -364,7 +364,43 @@ fn slow(what: &str, limit_ms: u64) -> BuildError {
             "build_timeout",
             format!("{what} took longer than {} s", limit_ms / 1_000),
         )
-        .with_hint("make the build smaller, or raise the limit in the platform's settings"),
+        .with_hint(
+            "look in the build's log for the step that takes long; the limit is `timeout_s` under `[build]` in the \
+             platform's configuration file, `/etc/ferrovia/ferroviad.toml`",
+        ),
         class: ferrovia_core::error::Class::Limit,
+    }
+}
+
+/// Planning waits for nothing but the source's disk and registries.
+fn slow_planning(limit_ms: u64) -> BuildError {
+    BuildError {
+        report: Report::new(
+            "planning_timeout",
+            format!(
+                "what to build was not found out in {} s: a registry did not answer in time",
+                limit_ms / 1_000
+            ),
+        )
+        .with_hint(
+            "deploy again when the registry of the image, or of those that the build starts from, can be reached; \
+             `ferroviad doctor` on the server's host says where base images come from",
+        ),
+        class: ferrovia_core::error::Class::Limit,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_named_only_where_raising_it_helps() {
+        let (planning, build) = (slow_planning(PLAN_MS).report, slow("the build", 1_000).report);
+        let hint = |report: &Report| report.hint.clone().unwrap_or_default();
+        assert_eq!(planning.code, "planning_timeout");
+        assert!(!hint(&planning).contains("timeout_s"));
+        assert_eq!(build.code, "build_timeout");
+        assert!(hint(&build).contains("`timeout_s`") && hint(&build).contains("ferroviad.toml"));
     }
 }

@@ -53,6 +53,7 @@ pub fn surroundings(config: &Config) -> Vec<Finding> {
     if config.engine == EngineKind::Docker {
         findings.extend(sysctls());
         findings.extend(other_firewalls());
+        findings.push(conntrack(find_program("conntrack").as_deref()));
         findings.push(buildkit(config.file.build.buildkit_dir.as_deref()));
         findings.push(bases(&config.paths.buildkit()));
         findings.extend(build_limits(&config.paths.buildkit()));
@@ -131,6 +132,22 @@ fn other_firewalls() -> Vec<Finding> {
     findings
 }
 
+fn conntrack(program: Option<&Path>) -> Finding {
+    match program {
+        Some(path) => good(
+            "private connections",
+            format!("`conntrack` is {}", path.display()),
+        ),
+        None => warning(
+            "private connections",
+            "conntrack_missing",
+            "`conntrack` is not installed: connections to replicas that are gone are not forgotten, and drains may take \
+             their longest",
+            "apt-get install conntrack",
+        ),
+    }
+}
+
 fn buildkit(dir: Option<&Path>) -> Finding {
     let in_dir = dir.map(|dir| dir.join("buildkitd")).filter(|path| path.exists());
     match in_dir.or_else(|| find_program("buildkitd")) {
@@ -197,4 +214,17 @@ fn find_program(name: &str) -> Option<PathBuf> {
         .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")])
         .map(|dir| dir.join(name))
         .find(|path| path.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_tool_is_told_with_what_installs_it() {
+        let missing = conntrack(None);
+        assert_eq!(missing.code, "conntrack_missing");
+        assert_eq!(missing.hint.as_deref(), Some("apt-get install conntrack"));
+        assert_eq!(conntrack(Some(Path::new("/usr/sbin/conntrack"))).code, "ok");
+    }
 }
