@@ -15,6 +15,7 @@ impl Pass<'_> {
         let candidate = self.candidate();
         let [target, candidate] = self.wanted(candidate);
         let replaced = target.is_none_or(|target| self.serves(target));
+        let mut stays = false;
         for replica in self.replicas.clone() {
             if !replica.phase.is_alive()
                 || [target, candidate]
@@ -29,21 +30,32 @@ impl Pass<'_> {
                 .is_some_and(|attempt| attempt.outcome == Outcome::Succeeded);
             if replica.phase != Phase::Serving || replaced || !proven {
                 self.leave_service(&replica);
+            } else {
+                stays = true;
             }
+        }
+        // What is missing is a word of edges or nodes: who waits for it is rung when it comes.
+        if let Some(target) = target.filter(|&target| stays && self.stands(target, |_| true)) {
+            self.waits(Waiting::Acknowledgement(target.deployment));
         }
     }
 
     /// Whether a deployment serves as it should, and everybody knows.
     fn serves(&self, wanted: Wanted) -> bool {
+        self.stands(wanted, |replica| {
+            self.view.readers.all_live_cover(replica.phase_revision)
+                // Just now judged by the same rule, in the step that made it the target.
+                || self.view.intent.target != self.target
+        })
+    }
+
+    /// Whether enough healthy replicas of a deployment are in the routes for which `known` holds.
+    fn stands(&self, wanted: Wanted, known: impl Fn(&Replica) -> bool) -> bool {
         let good = self
             .current(wanted)
             .iter()
             .filter(|replica| {
-                replica.phase == Phase::Serving
-                    && self.is_healthy(replica.id)
-                    && (self.view.readers.all_live_cover(replica.phase_revision)
-                        // Just now judged by the same rule, in the step that made it the target.
-                        || self.view.intent.target != self.target)
+                replica.phase == Phase::Serving && self.is_healthy(replica.id) && known(replica)
             })
             .count();
         good >= wanted.count as usize
