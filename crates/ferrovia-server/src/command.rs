@@ -7,7 +7,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{Config, Flags};
 use crate::process::child::ChildArgs;
-use crate::process::{Unit, child, log, spawn};
+use crate::process::{Unit, child, log, open_files, spawn};
 use crate::{control, doctor, edge, fake_engine, node, serve, stop, token};
 
 /// The error of a subcommand, with its sources; printed once, here.
@@ -83,6 +83,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
     let result = match arguments.command {
         Command::Serve(flags) => {
             log::to_terminal();
+            open_files::raise();
             Config::load(flags)
                 .map_err(Into::into)
                 .and_then(|config| block_on(1, serve::run(config)))
@@ -131,6 +132,7 @@ fn unit(unit: Unit, args: UnitArgs, run: impl FnOnce(Config) -> Result<(), Failu
     } else {
         log::to_terminal();
     }
+    open_files::raise();
     let result = run(config);
     if let Err(error) = &result {
         // The terminal sees it too, but nobody watches a process of its own session.

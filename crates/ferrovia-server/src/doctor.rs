@@ -4,6 +4,7 @@
 mod bundle;
 mod engine;
 mod host;
+mod open_files;
 mod processes;
 mod report;
 
@@ -87,6 +88,7 @@ pub async fn preflight(config: &Config) -> Vec<Finding> {
 pub async fn examine(config: &Config) -> Vec<Finding> {
     let mut findings = preflight(config).await;
     findings.extend(host::surroundings(config));
+    findings.push(open_files::look(config));
     findings.extend(processes::look(config).await);
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.level));
     findings

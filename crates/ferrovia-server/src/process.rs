@@ -6,6 +6,7 @@ pub mod draining;
 pub mod executable;
 pub mod lock;
 pub mod log;
+pub mod open_files;
 pub mod spawn;
 pub mod spawned;
 pub mod supervisor;

@@ -172,3 +172,30 @@ fn an_edge_that_was_replaced_ends_with_stop() {
     assert!(said.contains("1 replaced edge"), "{said}");
     edge.wait().unwrap();
 }
+
+#[test]
+fn a_process_raises_its_limit_of_open_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let run = directory.path().join("run");
+    std::fs::create_dir(&run).unwrap();
+    let own = ferroviad(directory.path(), "fake-engine");
+    let mut low = Command::new("sh");
+    low.args(["-c", "ulimit -Sn 512 && exec \"$0\" \"$@\""])
+        .arg(own.get_program())
+        .args(own.get_args())
+        .stdin(Stdio::null());
+    let mut process = low.spawn().unwrap();
+    let limits = format!("/proc/{}/limits", process.id());
+    let raised = until("a higher limit", || {
+        let limits = std::fs::read_to_string(&limits).unwrap_or_default();
+        let line = limits.lines().find(|line| line.starts_with("Max open files"))?;
+        let mut values = line
+            .split_whitespace()
+            .skip(3)
+            .map(|value| value.parse().unwrap_or(u64::MAX));
+        let (soft, hard) = (values.next()?, values.next()?);
+        (soft > 512).then_some((soft, hard))
+    });
+    end(&mut process);
+    assert_eq!(raised.0, raised.1.min(131_072));
+}
