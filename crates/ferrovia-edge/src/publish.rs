@@ -29,6 +29,8 @@ struct State {
     compiler: Compiler,
     table: Table<EdgeRow>,
     seen: Arc<Observations>,
+    /// What was seen when the routes were made that every worker serves; `None` when one may serve others.
+    served: Option<Arc<Observations>>,
     /// The version that every worker serves.
     version: Version,
     hosts: usize,
@@ -43,6 +45,7 @@ impl Publisher {
             compiler: Compiler::new(workers.len(), Arc::clone(&report)),
             table: Table::default(),
             seen: Arc::default(),
+            served: None,
             version: Version::default(),
             hosts: 0,
             workers,
@@ -53,13 +56,17 @@ impl Publisher {
         }
     }
 
-    /// Mixes what `node` sees into the routes.
+    /// Mixes what `node` sees into the routes, where it makes others of them.
     ///
     /// # Errors
     /// For people: a worker did not swap.
     pub async fn set_seen(&self, seen: Arc<Observations>) -> Result<(), String> {
         let mut state = self.state.lock().await;
         state.seen = seen;
+        let served = state.served.as_ref();
+        if served.is_some_and(|served| !state.compiler.would_change(served, &state.seen)) {
+            return Ok(());
+        }
         state.publish().await
     }
 
@@ -85,6 +92,7 @@ impl Publisher {
 
 impl State {
     async fn publish(&mut self) -> Result<(), String> {
+        self.served = None;
         let routes = Arc::new(self.compiler.compile(&self.table, &self.seen));
         let mut swaps = Vec::with_capacity(self.workers.len());
         for worker in &self.workers {
@@ -104,6 +112,7 @@ impl State {
         }
         self.version = routes.version;
         self.hosts = routes.host_count();
+        self.served = Some(Arc::clone(&self.seen));
         Ok(())
     }
 }
@@ -116,5 +125,79 @@ impl Apply<EdgeRow> for Publisher {
         drop(state);
         self.report.notify_one();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use ferrovia_core::observation::Health;
+
+    use super::*;
+    use crate::routes::tests::{seen, table};
+
+    const UP: Health = Health::Healthy { since_ms: 1 };
+
+    fn later(seen: Observations) -> Arc<Observations> {
+        let again = |observation: &Arc<_>| {
+            let mut observation = ferrovia_core::observation::Observation::clone(observation);
+            observation.seen_at_ms += 60_000;
+            Arc::new(observation)
+        };
+        Arc::new(Observations {
+            replicas: seen
+                .replicas
+                .iter()
+                .map(|(id, observation)| (*id, again(observation)))
+                .collect(),
+            ..seen
+        })
+    }
+
+    #[tokio::test]
+    async fn workers_are_given_routes_only_when_they_are_others() {
+        let (order, mut orders) = mpsc::channel(1);
+        let swaps = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&swaps);
+        tokio::spawn(async move {
+            while let Some(Order::Swap(_, done)) = orders.recv().await {
+                // The third is not taken: a worker that is about to end.
+                if counted.fetch_add(1, Ordering::Relaxed) != 2 {
+                    done.send(()).unwrap();
+                }
+            }
+        });
+        let mut publisher = Publisher::new(vec![order], Arc::default());
+        let table = table(&[(1, 10)], &[]);
+        publisher.apply(&table, Changed::All).await.unwrap();
+        publisher.set_seen(Arc::new(seen(1, 10, UP))).await.unwrap();
+        let swapped = || swaps.load(Ordering::Relaxed);
+        assert_eq!(swapped(), 2);
+        publisher.set_seen(later(seen(1, 10, UP))).await.unwrap();
+        let mut more = seen(1, 10, UP);
+        more.replicas.extend(seen(2, 10, Health::Down).replicas);
+        publisher.set_seen(Arc::new(more)).await.unwrap();
+        assert_eq!(
+            swapped(),
+            2,
+            "the same was seen again, and one that is in no route"
+        );
+
+        let down = || Arc::new(seen(1, 10, Health::Down));
+        assert!(publisher.set_seen(down()).await.is_err());
+        publisher.set_seen(down()).await.unwrap();
+        assert_eq!(swapped(), 4, "what was not taken is told again");
+        publisher.set_seen(down()).await.unwrap();
+        publisher
+            .set_seen(Arc::new(seen(1, 20, Health::Down)))
+            .await
+            .unwrap();
+        let away = Observations {
+            connected: false,
+            ..seen(1, 20, Health::Down)
+        };
+        publisher.set_seen(Arc::new(away)).await.unwrap();
+        assert_eq!(swapped(), 6, "a new run, then nobody who sees it");
     }
 }

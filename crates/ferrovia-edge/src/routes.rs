@@ -159,6 +159,20 @@ impl Compiler {
         routes
     }
 
+    /// Whether the routes of the table that was compiled last would be others with what is seen now. Most news is of
+    /// replicas that stand in no route, or tells only that the same was seen again.
+    pub fn would_change(&self, before: &Observations, now: &Observations) -> bool {
+        let said = |seen: &Observations, replica: &ReplicaId| {
+            let seen = seen.replicas.get(replica)?;
+            Some((seen.started_at_ms, seen.health.is_healthy()))
+        };
+        before.connected != now.connected
+            || self
+                .starts
+                .keys()
+                .any(|replica| said(before, replica) != said(now, replica))
+    }
+
     /// What is open towards replicas that have something open.
     pub fn open(&self) -> Vec<(ReplicaId, u32)> {
         let open = self
@@ -269,7 +283,7 @@ pub(crate) mod tests {
         }
     }
 
-    fn table(replicas: &[(u128, i64)], draining: &[u128]) -> Table<EdgeRow> {
+    pub(crate) fn table(replicas: &[(u128, i64)], draining: &[u128]) -> Table<EdgeRow> {
         let upstream = |&(n, started_at_ms): &(u128, i64)| Upstream {
             replica_id: ReplicaId::from_uuid(Uuid::from_u128(n)),
             address: "127.0.0.1:80".parse().unwrap(),
@@ -300,7 +314,7 @@ pub(crate) mod tests {
         }
     }
 
-    fn seen(n: u128, start: i64, health: Health) -> Observations {
+    pub(crate) fn seen(n: u128, start: i64, health: Health) -> Observations {
         let replica_id = ReplicaId::from_uuid(Uuid::from_u128(n));
         let observation = Observation {
             replica_id,
