@@ -305,18 +305,15 @@ impl Collector {
                 .map(|line| new(line.at_ms, line.stream, line.text.as_str(), line.continues)),
         );
         let complete = self.complete;
-        let known: Vec<&str> = self
-            .tracked
-            .keys()
-            .map(String::as_str)
-            .chain([handle.as_str()])
-            .collect();
+        // Who has its turn is not among those that are tracked.
+        let (all, own) = (&self.tracked, handle.as_str());
+        let is_known = |key: &str| key == own || all.contains_key(key);
         let log = open(&mut self.open, &self.logs, self.limits, *instance)?;
         let stale: Vec<String> = log
             .writer
             .cursors()
             .map(|(key, _)| key)
-            .filter(|key| complete && !known.contains(key))
+            .filter(|key| complete && !is_known(key))
             .map(str::to_owned)
             .collect();
         let mut changes: Vec<CursorChange<'_>> = stale
