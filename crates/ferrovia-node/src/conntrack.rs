@@ -2,6 +2,8 @@
 //! what belongs to an address that is given back.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Stdio;
@@ -10,10 +12,15 @@ use std::time::Duration;
 use ferrovia_core::network::AddressPlan;
 use tokio::process::Command;
 use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 /// How long the tool may take, in milliseconds.
 const TOOL_TIMEOUT_MS: u64 = 10_000;
+/// Most that is read of the kernel's list, in bytes: over a million connections. It is made anew while it is read.
+const MAX_LIST_BYTES: u64 = 256 << 20;
+/// What is read at once, in bytes.
+const READ_BYTES: usize = 64 << 10;
 /// States of TCP in which data may still come. One that both sides have ended is no connection any more.
 const OPEN_STATES: [&str; 5] = ["SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT"];
 
@@ -21,21 +28,46 @@ const OPEN_STATES: [&str; 5] = ["SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT
 /// counted: edges count for themselves. UDP has no end that could be waited for.
 ///
 /// # Errors
-/// What the system says.
+/// What the system says; [`io::ErrorKind::FileTooLarge`] when there are too many to be counted.
 pub async fn count(
     file: &Path,
     plan: &AddressPlan,
     addresses: &[Ipv4Addr],
-) -> std::io::Result<HashMap<Ipv4Addr, u32>> {
-    let listing = match tokio::fs::read_to_string(file).await {
-        Ok(listing) => listing,
+) -> io::Result<HashMap<Ipv4Addr, u32>> {
+    let open: HashMap<Ipv4Addr, u32> = addresses.iter().map(|address| (*address, 0)).collect();
+    let path = file.to_owned();
+    match spawn_blocking(move || File::open(path)).await? {
+        Ok(file) => count_apart(file, plan, open).await,
         // Kernels without the file have the tool's interface.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => tool(&["-L", "-p", "tcp"]).await?,
-        Err(error) => return Err(error),
-    };
-    let mut open: HashMap<Ipv4Addr, u32> = addresses.iter().map(|address| (*address, 0)).collect();
-    for line in listing.lines() {
-        if let Some((client, server)) = connection(line)
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let listing = tool(&["-L", "-p", "tcp"]).await?;
+            count_apart(io::Cursor::new(listing), plan, open).await
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Counts in a thread for what blocks: the kernel makes its list while it is read.
+async fn count_apart(
+    list: impl Read + Send + 'static,
+    plan: &AddressPlan,
+    open: HashMap<Ipv4Addr, u32>,
+) -> io::Result<HashMap<Ipv4Addr, u32>> {
+    let plan = plan.clone();
+    spawn_blocking(move || count_in(list, MAX_LIST_BYTES, &plan, open)).await?
+}
+
+/// Counts in a list of at most so many bytes.
+fn count_in(
+    list: impl Read,
+    max_bytes: u64,
+    plan: &AddressPlan,
+    mut open: HashMap<Ipv4Addr, u32>,
+) -> io::Result<HashMap<Ipv4Addr, u32>> {
+    let mut list = BufReader::with_capacity(READ_BYTES, list.take(max_bytes));
+    let mut line = String::new();
+    while list.read_line(&mut line)? > 0 {
+        if let Some((client, server)) = connection(&line)
             && plan
                 .bridge_of(client)
                 .is_some_and(|bridge| bridge.gateway != client)
@@ -43,6 +75,10 @@ pub async fn count(
         {
             *count += 1;
         }
+        line.clear();
+    }
+    if list.get_ref().limit() == 0 {
+        return Err(io::ErrorKind::FileTooLarge.into());
     }
     Ok(open)
 }
@@ -82,7 +118,7 @@ pub async fn forget(mut gone: mpsc::Receiver<Ipv4Addr>) {
 }
 
 /// Runs `conntrack`; that nothing matched is no failure.
-async fn tool(arguments: &[&str]) -> std::io::Result<String> {
+async fn tool(arguments: &[&str]) -> io::Result<String> {
     let mut command = Command::new("conntrack");
     command
         .args(arguments)
@@ -114,5 +150,12 @@ ipv4     2 udp      17 25 src=10.210.0.5 dst=10.210.0.9 sport=8 dport=53 src=10.
             .await
             .unwrap();
         assert_eq!(open, HashMap::from([(nine, 2), (five, 0)]));
+    }
+
+    #[test]
+    fn a_list_without_end_is_no_count() {
+        let endless = io::repeat(b'\n');
+        let error = count_in(endless, 1 << 20, &AddressPlan::default(), HashMap::new()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
     }
 }
