@@ -8,7 +8,7 @@ use ferrovia_core::observation::Figures;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{BATCH, Board, FromNode, FromSubscriber};
 use crate::error::Error;
@@ -19,6 +19,10 @@ use crate::socket::Peers;
 const MAX_SUBSCRIBERS: usize = 64;
 /// Pause after an accept that failed, in milliseconds.
 const ACCEPT_PAUSE_MS: u64 = 100;
+
+/// Pause after news was sent before more is collected, in milliseconds: what happens in a burst travels together. What
+/// happens after a quiet while goes at once, since deploys wait for it.
+const GATHER_MS: u64 = 20;
 
 /// Serves a board's observations.
 #[derive(Debug)]
@@ -72,6 +76,7 @@ async fn subscriber(
     let mut known = None;
     let mut figures: Option<watch::Receiver<Arc<Vec<Figures>>>> = None;
     newest.mark_changed();
+    let mut next_news = Instant::now();
     loop {
         tokio::select! {
             message = receiver.next() => match message? {
@@ -83,7 +88,7 @@ async fn subscriber(
                     }
                 }
             },
-            changed = newest.changed() => {
+            changed = after(next_news, newest.changed()) => {
                 changed.map_err(|_| Error::Closed)?;
                 newest.borrow_and_update();
                 let mut news = board.news(known);
@@ -101,6 +106,7 @@ async fn subscriber(
                         break;
                     }
                 }
+                next_news = Instant::now() + Duration::from_millis(GATHER_MS);
             },
             newest = changed(figures.as_mut()) => {
                 let pieces = newest.len().div_ceil(BATCH).max(1);
@@ -116,6 +122,11 @@ async fn subscriber(
             () = sender.beat() => sender.beat_once().await?,
         }
     }
+}
+
+async fn after<T>(moment: Instant, what: impl Future<Output = T>) -> T {
+    sleep_until(moment).await;
+    what.await
 }
 
 /// The next figures; never, where none are wanted.
