@@ -44,6 +44,16 @@ impl Rows {
         self.members.get(&replica)
     }
 
+    /// Whether what the table says of a replica, or its service's name, is not what it was.
+    pub fn differs(&self, before: &Self, replica: ReplicaId) -> bool {
+        self.said_of(replica) != before.said_of(replica)
+    }
+
+    fn said_of(&self, replica: ReplicaId) -> Option<(&Member, Option<&String>)> {
+        let member = self.member(replica)?;
+        Some((member, self.names.get(&member.instance_id)))
+    }
+
     /// The private name of an instance's service; its replica's address when it has none.
     pub fn host(&self, member: &Member) -> String {
         let name = self.names.get(&member.instance_id);
@@ -59,5 +69,72 @@ impl Rows {
         draining
             .map(|member| (member.address, member.replica_id))
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ferrovia_core::id::{DeploymentId, EnvironmentId};
+    use ferrovia_core::settings::RestartPolicy;
+    use ferrovia_core::table::{Probe, Row, ServiceAddress};
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn member(number: u8, phase: MemberPhase) -> NodeRow {
+        let id = Uuid::from_u128(number.into());
+        NodeRow::Member(Member {
+            address: Ipv4Addr::new(10, 0, 0, number),
+            replica_id: ReplicaId::from_uuid(id),
+            deployment_id: DeploymentId::from_uuid(id),
+            instance_id: InstanceId::from_uuid(id),
+            environment_id: EnvironmentId::from_uuid(id),
+            mark: 1,
+            probe: Probe::Tcp { port: 80 },
+            restart: RestartPolicy::default(),
+            phase,
+        })
+    }
+
+    fn service(number: u8) -> NodeRow {
+        let id = Uuid::from_u128(number.into());
+        NodeRow::Service(ServiceAddress {
+            instance_id: InstanceId::from_uuid(id),
+            environment_id: EnvironmentId::from_uuid(id),
+            mark: 1,
+            name: "a".parse().unwrap(),
+            address: Ipv4Addr::new(10, 1, 0, number),
+            backends: vec![],
+            asleep: false,
+        })
+    }
+
+    fn rows(rows: &[NodeRow]) -> Rows {
+        Rows::new(&Table {
+            version: Version::default(),
+            rows: rows.iter().map(|row| (row.key(), row.clone())).collect(),
+        })
+    }
+
+    #[test]
+    fn only_replicas_with_other_rows_differ() {
+        use MemberPhase::{Draining, Serving};
+        let before = rows(&[
+            member(1, Serving),
+            member(2, Serving),
+            member(3, Serving),
+            member(4, Serving),
+        ]);
+        let now = rows(&[
+            member(1, Serving),
+            member(2, Draining),
+            member(4, Serving),
+            service(4),
+            member(5, Serving),
+        ]);
+        let differing: Vec<u128> = (1..=6)
+            .filter(|number| now.differs(&before, ReplicaId::from_uuid(Uuid::from_u128(*number))))
+            .collect();
+        assert_eq!(differing, [2, 3, 4, 5], "another phase, gone, a name, new");
     }
 }

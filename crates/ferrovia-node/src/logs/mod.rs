@@ -30,7 +30,7 @@ const COMMANDS: usize = 4_096;
 const ASK_AGAIN_MS: u64 = 1_000;
 
 /// Everything the engine has, as it was last seen.
-pub type Containers = Arc<Vec<Observed>>;
+pub type Containers = Arc<Vec<Arc<Observed>>>;
 
 /// The newest run of a container, and whether it goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,16 +124,16 @@ fn tell(commands: &SyncSender<Command>, command: Command) -> Result<bool, Ended>
 /// Whether everything could be told; what could not is told the next time.
 async fn follow(
     engine: &Arc<dyn Engine>,
-    newest: &[Observed],
+    newest: &[Arc<Observed>],
     known: &mut HashMap<String, Known>,
     commands: &SyncSender<Command>,
 ) -> Result<bool, Ended> {
     let mut all = true;
     for observed in newest {
-        let handle = observed.handle.clone();
+        let handle = &observed.handle;
         let state = State::of(observed);
         let State { run, running } = state;
-        let (command, has_path) = match known.get(&handle) {
+        let (command, has_path) = match known.get(handle) {
             Some(known) if known.state == state => continue,
             Some(Known { has_path: true, .. }) => (
                 Command::Run {
@@ -143,7 +143,7 @@ async fn follow(
                 },
                 true,
             ),
-            _ => match engine.log_file(&handle).await {
+            _ => match engine.log_file(handle).await {
                 Ok(path) => {
                     let has_path = path.is_some();
                     let add = Command::Add(Container {
@@ -168,7 +168,7 @@ async fn follow(
             },
         };
         if tell(commands, command)? {
-            known.insert(handle, Known { state, has_path });
+            known.insert(handle.clone(), Known { state, has_path });
         } else {
             all = false;
         }

@@ -1,6 +1,6 @@
 //! The task that keeps the records: engine's events and looks in, probes and observations out.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
+use super::due::Due;
 use super::record::Record;
 use crate::clock::now_ms;
 use crate::logs::{Containers, Drained};
@@ -25,8 +26,6 @@ use crate::rows::Rows;
 const LOOK_AT_ALL_MS: u64 = 60_000;
 /// Looks at the engine under way at once.
 const MAX_LOOKS: usize = 4;
-/// Instances that are due above which everything is looked at instead.
-const MANY_DUE: usize = 16;
 /// Hints that wait; more become a look at everything.
 const HINT_QUEUE: usize = 1_024;
 /// Pause before the engine is asked again after it failed, in milliseconds.
@@ -60,6 +59,8 @@ pub struct Parts {
 /// Keeps the records of all replicas.
 pub struct Keeper {
     parts: Parts,
+    /// The table that every record was settled with.
+    settled: Option<Arc<Rows>>,
     records: HashMap<ReplicaId, Record>,
     /// Not told yet: until when their first probe is waited for.
     held: HashMap<ReplicaId, Instant>,
@@ -68,8 +69,7 @@ pub struct Keeper {
     stopping: HashSet<String>,
     stops: JoinSet<(String, InstanceId)>,
     looks: JoinSet<Look>,
-    due: BTreeSet<InstanceId>,
-    all_due: bool,
+    due: Due,
     looking_at_all: bool,
     looking: HashSet<InstanceId>,
     /// Number of the newest look, and at which one an instance was looked at last.
@@ -90,6 +90,7 @@ impl Keeper {
     pub fn new(parts: Parts) -> Self {
         Self {
             parts,
+            settled: None,
             records: HashMap::new(),
             held: HashMap::new(),
             probes: HashMap::new(),
@@ -97,8 +98,7 @@ impl Keeper {
             stopping: HashSet::new(),
             stops: JoinSet::new(),
             looks: JoinSet::new(),
-            due: BTreeSet::new(),
-            all_due: true,
+            due: Due::default(),
             looking_at_all: false,
             looking: HashSet::new(),
             look_number: 0,
@@ -127,12 +127,10 @@ impl Keeper {
             self.begin_looks();
             tokio::select! {
                 Some(hint) = hints.recv() => match hint {
-                    Some(instance) => {
-                        self.due.insert(instance);
-                    }
-                    None => self.all_due = true,
+                    Some(instance) => self.due.instance(instance),
+                    None => self.due.everything(),
                 },
-                _ = all.tick() => self.all_due = true,
+                _ = all.tick() => self.due.everything(),
                 Some(look) = self.looks.join_next() => if let Ok(look) = look {
                     self.take_look(look);
                 },
@@ -145,7 +143,7 @@ impl Keeper {
                 Some(stopped) = self.stops.join_next() => if let Ok((handle, instance)) = stopped {
                     self.stopping.remove(&handle);
                     // The engine tells nothing when it stops what waits for its next run.
-                    self.due.insert(instance);
+                    self.due.instance(instance);
                 },
                 Some(_) = self.probing.join_next() => {}
                 _ = tick.tick() => self.tick(),
@@ -154,23 +152,13 @@ impl Keeper {
     }
 
     fn begin_looks(&mut self) {
-        if self.due.len() > MANY_DUE {
-            self.all_due = true;
-            self.due.clear();
-        }
-        if self.all_due && !self.looking_at_all {
-            self.all_due = false;
+        if !self.looking_at_all && self.due.take_everything(Instant::now()) {
             self.looking_at_all = true;
             self.begin_look(None);
         }
         while self.looks.len() < MAX_LOOKS
-            && let Some(instance) = self
-                .due
-                .iter()
-                .copied()
-                .find(|instance| !self.looking.contains(instance))
+            && let Some(instance) = self.due.take_instance(&self.looking)
         {
-            self.due.remove(&instance);
             self.looking.insert(instance);
             self.begin_look(Some(instance));
         }
@@ -199,7 +187,10 @@ impl Keeper {
             Some(instance) => {
                 self.looking.remove(&instance);
             }
-            None => self.looking_at_all = false,
+            None => {
+                self.looking_at_all = false;
+                self.due.looked_at_all(Instant::now());
+            }
         }
         let found = match look.found {
             Ok(found) => {
@@ -213,8 +204,8 @@ impl Keeper {
                     tracing::warn!("the replicas cannot be seen, which is tried again: {error}");
                 }
                 match look.scope {
-                    Some(instance) => drop(self.due.insert(instance)),
-                    None => self.all_due = true,
+                    Some(instance) => self.due.instance(instance),
+                    None => self.due.everything(),
                 }
                 return;
             }
@@ -246,31 +237,30 @@ impl Keeper {
         } else {
             self.looked.retain(|_, number| *number > look.number);
         }
+        let mut is_news = !gone.is_empty();
         for replica in gone {
             self.forget(replica);
         }
         for observed in found {
-            self.take_observed(observed);
+            is_news |= self.take_observed(observed);
         }
-        if look.scope.is_none() || self.parts.containers.borrow().is_some() {
-            let mut all: Vec<Observed> = self
-                .records
-                .values()
-                .map(|record| record.observed().clone())
-                .collect();
-            all.sort_unstable_by(|a, b| a.handle.cmp(&b.handle));
-            self.parts.containers.send_if_modified(|known| {
-                let same = known.as_ref().is_some_and(|known| **known == all);
-                *known = Some(Arc::new(all));
-                !same
-            });
+        // Nothing is told before everything was looked at once.
+        let was_told = self.parts.containers.borrow().is_some();
+        if if was_told { is_news } else { look.scope.is_none() } {
+            let all = self.records.values().map(|record| Arc::clone(record.observed()));
+            self.parts.containers.send_replace(Some(Arc::new(all.collect())));
         }
     }
 
-    fn take_observed(&mut self, observed: Observed) {
+    /// Takes the engine's words of a replica; whether they are others than before.
+    fn take_observed(&mut self, observed: Observed) -> bool {
         let replica = observed.replica_id;
-        match self.records.get_mut(&replica) {
-            Some(record) => record.observe(observed, now_ms()),
+        let is_news = match self.records.get_mut(&replica) {
+            Some(record) => {
+                let is_news = **record.observed() != observed;
+                record.observe(observed, now_ms());
+                is_news
+            }
             None => {
                 let record = Record::new(observed, now_ms());
                 let proven = self
@@ -281,9 +271,11 @@ impl Keeper {
                         .insert(replica, Instant::now() + Duration::from_millis(FIRST_WORD_MS));
                 }
                 self.records.insert(replica, record);
+                true
             }
-        }
+        };
         self.settle(replica);
+        is_news
     }
 
     fn take_finding(&mut self, finding: Finding) {
@@ -310,8 +302,19 @@ impl Keeper {
     }
 
     fn follow_rows(&mut self) {
-        let replicas: Vec<ReplicaId> = self.records.keys().copied().collect();
-        for replica in replicas {
+        let newest = self.parts.rows.borrow().clone();
+        let before = std::mem::replace(&mut self.settled, newest.clone());
+        let differs = |replica: ReplicaId| match (&newest, &before) {
+            (Some(newest), Some(before)) => newest.differs(before, replica),
+            _ => true,
+        };
+        let differing: Vec<ReplicaId> = self
+            .records
+            .keys()
+            .copied()
+            .filter(|replica| differs(*replica))
+            .collect();
+        for replica in differing {
             self.settle(replica);
         }
     }

@@ -1,6 +1,8 @@
 //! What is known of one replica, and what follows. Pure: the engine's words and the probes' findings in, the
 //! observation and the verdict out.
 
+use std::sync::Arc;
+
 use ferrovia_core::observation::{Health, Observation};
 use ferrovia_core::settings::RestartPolicy;
 use ferrovia_core::table::{Member, MemberPhase};
@@ -14,7 +16,8 @@ const FORGIVEN_AFTER_MS: i64 = 60_000;
 /// One replica.
 #[derive(Debug, Clone)]
 pub struct Record {
-    observed: Observed,
+    /// Shared with those who read logs and figures.
+    observed: Arc<Observed>,
     health: Health,
     crashes: u32,
     /// Those of the crashes that the engine itself answers with a new run, and how the last of them ended: what
@@ -45,18 +48,18 @@ impl Record {
             listens_on: Vec::new(),
             root_status: None,
             log_drained: false,
-            observed: Observed {
+            observed: Arc::new(Observed {
                 started_at_ms: None,
                 engine_restarts: observed.engine_restarts,
                 ..observed.clone()
-            },
+            }),
         };
         record.observe(observed, now_ms);
         record
     }
 
     /// What the engine said last.
-    pub const fn observed(&self) -> &Observed {
+    pub const fn observed(&self) -> &Arc<Observed> {
         &self.observed
     }
 
@@ -71,10 +74,10 @@ impl Record {
 
     /// Takes the engine's words.
     pub fn observe(&mut self, observed: Observed, now_ms: i64) {
-        let before = std::mem::replace(&mut self.observed, observed);
+        let before = std::mem::replace(&mut self.observed, Arc::new(observed));
         let new_container = before.handle != self.observed.handle;
         if new_container {
-            *self = Self::new(self.observed.clone(), now_ms);
+            *self = Self::new(Observed::clone(&self.observed), now_ms);
             return;
         }
         if self.observed.restart == EngineRestart::No {
