@@ -2,6 +2,7 @@
 //! at the host, the locks and the sockets themselves.
 
 mod bundle;
+mod edge_user;
 mod engine;
 mod host;
 mod open_files;
@@ -89,6 +90,7 @@ pub async fn examine(config: &Config) -> Vec<Finding> {
     let mut findings = preflight(config).await;
     findings.extend(host::surroundings(config));
     findings.push(open_files::look(config));
+    findings.push(edge_user::look(config));
     findings.extend(processes::look(config).await);
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.level));
     findings
