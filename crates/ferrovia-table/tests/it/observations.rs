@@ -1,5 +1,7 @@
 //! Observations and wakes between a node and its subscribers.
 
+use std::time::{Duration, Instant};
+
 use ferrovia_core::id::{DeploymentId, InstanceId, ReplicaId};
 use ferrovia_core::observation::{Figures, Health, Observation};
 use ferrovia_table::observe::{Board, ObservationServer, Observer};
@@ -102,6 +104,37 @@ async fn a_subscriber_that_lags_far_behind_still_learns_what_is_gone() {
         board.remove(seen(n, 0).replica_id);
     }
     eventually("the gone are gone", || now.borrow().replicas.len() == 1_000).await;
+}
+
+#[tokio::test]
+async fn what_happens_in_a_burst_travels_together() {
+    const GATHER: Duration = Duration::from_millis(20);
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("node.sock");
+    let board = Board::default();
+    let (wake, _woken) = mpsc::channel(1);
+    let server = ObservationServer::new(board.clone(), wake, Peers::same_user());
+    tokio::spawn(server.serve(listen(&socket).unwrap()));
+    let (observer, handle) = Observer::new(socket, Peers::same_user());
+    tokio::spawn(observer.run());
+    let mut now = handle.observations();
+    eventually("it is subscribed", || now.borrow().connected).await;
+    now.mark_unchanged();
+    let (began, mut news) = (Instant::now(), 0);
+    while began.elapsed() < 10 * GATHER {
+        news += 1;
+        board.set(seen(1, news));
+        now.changed().await.unwrap();
+        assert_eq!(
+            now.borrow_and_update().replicas.values().next().unwrap().crashes,
+            news
+        );
+    }
+    assert!(
+        news <= 12,
+        "{news} times something was sent in {:?}",
+        began.elapsed()
+    );
 }
 
 #[tokio::test]
