@@ -52,6 +52,8 @@ pub(super) struct News {
     pub(super) seen: Vec<Observation>,
     pub(super) gone: Vec<ReplicaId>,
     pub(super) number: u64,
+    /// How many replicas are on the board.
+    pub(super) replicas: usize,
 }
 
 impl Board {
@@ -152,6 +154,7 @@ impl Board {
                 None => Vec::new(),
             },
             number: state.number,
+            replicas: state.seen.len(),
         }
     }
 

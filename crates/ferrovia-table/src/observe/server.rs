@@ -20,9 +20,12 @@ const MAX_SUBSCRIBERS: usize = 64;
 /// Pause after an accept that failed, in milliseconds.
 const ACCEPT_PAUSE_MS: u64 = 100;
 
-/// Pause after news was sent before more is collected, in milliseconds: what happens in a burst travels together. What
-/// happens after a quiet while goes at once, since deploys wait for it.
-const GATHER_MS: u64 = 20;
+/// Pause after news was sent before more is collected, for each replica on the board, in microseconds: to collect costs
+/// in proportion to them, and what happens in a burst travels together then. Where there are few, nothing waits: deploys
+/// do for what is seen.
+const GATHER_US: u32 = 20;
+/// Longest such pause, in microseconds.
+const MAX_GATHER_US: u32 = 20_000;
 
 /// Serves a board's observations.
 #[derive(Debug)]
@@ -106,7 +109,7 @@ async fn subscriber(
                         break;
                     }
                 }
-                next_news = Instant::now() + Duration::from_millis(GATHER_MS);
+                next_news = Instant::now() + pause(news.replicas);
             },
             newest = changed(figures.as_mut()) => {
                 let pieces = newest.len().div_ceil(BATCH).max(1);
@@ -122,6 +125,12 @@ async fn subscriber(
             () = sender.beat() => sender.beat_once().await?,
         }
     }
+}
+
+/// How long what happens is gathered on a board of so many replicas.
+fn pause(replicas: usize) -> Duration {
+    let replicas = u32::try_from(replicas).unwrap_or(u32::MAX);
+    Duration::from_micros(GATHER_US.saturating_mul(replicas).min(MAX_GATHER_US).into())
 }
 
 async fn after<T>(moment: Instant, what: impl Future<Output = T>) -> T {

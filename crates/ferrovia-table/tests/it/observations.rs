@@ -108,17 +108,24 @@ async fn a_subscriber_that_lags_far_behind_still_learns_what_is_gone() {
 
 #[tokio::test]
 async fn what_happens_in_a_burst_travels_together() {
+    const REPLICAS: u32 = 1_000;
     const GATHER: Duration = Duration::from_millis(20);
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("node.sock");
     let board = Board::default();
+    for number in 0..REPLICAS {
+        board.set(seen(number.into(), 0));
+    }
     let (wake, _woken) = mpsc::channel(1);
     let server = ObservationServer::new(board.clone(), wake, Peers::same_user());
     tokio::spawn(server.serve(listen(&socket).unwrap()));
     let (observer, handle) = Observer::new(socket, Peers::same_user());
     tokio::spawn(observer.run());
     let mut now = handle.observations();
-    eventually("it is subscribed", || now.borrow().connected).await;
+    eventually("everything is there", || {
+        now.borrow().replicas.len() == REPLICAS as usize
+    })
+    .await;
     now.mark_unchanged();
     let (began, mut news) = (Instant::now(), 0);
     while began.elapsed() < 10 * GATHER {
@@ -126,7 +133,7 @@ async fn what_happens_in_a_burst_travels_together() {
         board.set(seen(1, news));
         now.changed().await.unwrap();
         assert_eq!(
-            now.borrow_and_update().replicas.values().next().unwrap().crashes,
+            now.borrow_and_update().replicas[&seen(1, 0).replica_id].crashes,
             news
         );
     }
