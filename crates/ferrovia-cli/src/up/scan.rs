@@ -100,7 +100,7 @@ pub fn scan(root: &Path) -> Result<Scan, Failure> {
     if entries.is_empty() {
         return Err(
             Failure::usage(format!("there is nothing to deploy in `{}`", root.display()))
-                .hint("`.gitignore` and `.dockerignore` are honoured: check what they name"),
+                .hint("Give the directory of an application: `ferrovia up DIRECTORY`. What `.gitignore` and `.dockerignore` name is left out"),
         );
     }
     let manifest = Manifest::new(entries).map_err(|error| {

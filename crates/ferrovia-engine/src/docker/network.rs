@@ -84,8 +84,8 @@ pub(super) async fn ensure(api: &Api, installation: &str, bridge: &Bridge) -> Re
     let interface = Path::new(INTERFACES_DIRECTORY).join(&bridge.interface);
     if tokio::fs::try_exists(&interface).await.unwrap_or(false) {
         return Err(Error::Network(format!(
-            "an interface `{0}` exists that belongs to no Docker network; remove it with `ip link delete {0}`, or \
-             choose another interface prefix",
+            "an interface `{0}` exists that belongs to no Docker network; remove it with \
+             `ip link delete {0}`",
             bridge.interface
         )));
     }
@@ -136,8 +136,8 @@ fn judge(networks: &[Network], installation: &str, bridge: &Bridge) -> Verdict {
             return match misfit(network, installation, bridge) {
                 None => Verdict::Adopt,
                 Some(what) => Verdict::Refuse(format!(
-                    "the Docker network `{0}` is not the platform's: {what}; remove it with `docker network rm {0}`, \
-                     or choose another interface prefix",
+                    "the Docker network `{0}` is not the platform's: {what}; `docker ps -a --filter network={0}` \
+                     shows what uses it; remove that, and it with `docker network rm {0}`",
                     network.name
                 )),
             };
@@ -146,8 +146,8 @@ fn judge(networks: &[Network], installation: &str, bridge: &Bridge) -> Verdict {
     for network in networks {
         if option(network, BRIDGE_NAME).as_deref() == Some(bridge.interface.as_str()) {
             return Verdict::Refuse(format!(
-                "the Docker network `{}` has the interface `{}`; remove it, or choose another interface prefix",
-                network.name, bridge.interface
+                "the Docker network `{}` has the interface `{}`; remove it with `docker network rm {}`",
+                network.name, bridge.interface, network.name
             ));
         }
         if let Some(block) = blocks(network).find(|block| overlap(*block, bridge.block)) {
