@@ -146,7 +146,8 @@ async fn unneeded(
     let digests = among.map(|images| columns(images).1);
     // From the few that are needed to all images, not the other way round: what it costs grows with the instances and
     // the images, and not with every deployment that ever was.
-    let rows = sqlx::query!(
+    let images = sqlx::query_as!(
+        ImageReference,
         "WITH needed AS (
              SELECT build_id FROM deployment WHERE outcome IN ('queued', 'building', 'deploying')
              UNION ALL
@@ -179,19 +180,14 @@ async fn unneeded(
     )
     .fetch_all(&mut **tx)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| ImageReference {
-            repository: row.repository,
-            digest: row.digest,
-        })
-        .collect())
+    Ok(images)
 }
 
 /// Locks those of these images that nobody holds, until the transaction ends.
 async fn lock(tx: &mut Tx, images: &[ImageReference]) -> Result<Vec<ImageReference>, Error> {
     let (repositories, digests) = columns(images);
-    let rows = sqlx::query!(
+    let images = sqlx::query_as!(
+        ImageReference,
         "SELECT repository, digest FROM image
          WHERE (repository, digest) IN (SELECT * FROM unnest($1::text[], $2::text[])) FOR UPDATE SKIP LOCKED",
         &repositories,
@@ -199,13 +195,7 @@ async fn lock(tx: &mut Tx, images: &[ImageReference]) -> Result<Vec<ImageReferen
     )
     .fetch_all(&mut **tx)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| ImageReference {
-            repository: row.repository,
-            digest: row.digest,
-        })
-        .collect())
+    Ok(images)
 }
 
 /// The repositories and the digests of images, as parameters of a statement.
@@ -219,19 +209,14 @@ fn columns(images: &[ImageReference]) -> (Vec<String>, Vec<String>) {
 /// # Errors
 /// [`Error::Unavailable`].
 pub async fn condemned(conn: &mut Conn, limit: u32) -> Result<Vec<ImageReference>, Error> {
-    let rows = sqlx::query!(
+    let images = sqlx::query_as!(
+        ImageReference,
         "SELECT repository, digest FROM image WHERE condemned_ms IS NOT NULL ORDER BY condemned_ms LIMIT $1",
         i64::from(limit)
     )
     .fetch_all(&mut *conn)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| ImageReference {
-            repository: row.repository,
-            digest: row.digest,
-        })
-        .collect())
+    Ok(images)
 }
 
 /// Whether the platform knows an image and has not condemned it.
